@@ -1,0 +1,280 @@
+"""The vocabulary of a check: a credential goes in, an outcome comes out. Knows nothing of HTTP or SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.restrictions import Restrictions, full_name
+from asgi_token_auth.tokens import MANAGED_PREFIX, SIGNED_PREFIX
+
+#: Who is asking: JSON data with the key "id", as Datasette has it.
+Actor: TypeAlias = Mapping[str, Any]
+
+#: Tokens that start so belong to a source that owns the prefix; custom SQL and plain callables never see them.
+RESERVED_PREFIXES: Final = (MANAGED_PREFIX, SIGNED_PREFIX)
+
+
+class Credential:
+    """One presented token, and the client address where the server told it."""
+
+    __slots__ = ("address", "token")
+
+    def __init__(self, token: str, address: str | None = None) -> None:
+        self.token = token
+        self.address = address
+
+    def __repr__(self) -> str:
+        return "Credential(<hidden>)"
+
+
+class Reason(StrEnum):
+    """Why a token was refused. For the log: a client learns at most "expired" or "revoked"."""
+
+    BAD_SIGNATURE = "bad signature"
+    MALFORMED = "malformed"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNKNOWN_TOKEN = "unknown token"
+    WRONG_SECRET = "wrong secret"
+    DAMAGED = "damaged record"
+    SWITCHED_OFF = "this kind of token is switched off"
+    NOT_YET_VALID = "issued in the future"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The token is ours and is refused."""
+
+    reason: Reason
+    token_id: int | None = None
+
+
+class TokenAuth:
+    """``scope["auth"]``: what Starlette's ``@requires`` reads, and what is known of the token."""
+
+    __slots__ = ("_recheck", "expires_at", "scopes", "source", "token_id")
+
+    def __init__(
+        self,
+        *,
+        scopes: Sequence[str],
+        source: str,
+        token_id: int | None,
+        expires_at: float | None,
+        recheck: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self.scopes = tuple(scopes)
+        self.source = source
+        self.token_id = token_id
+        self.expires_at = expires_at
+        self._recheck = recheck
+
+    async def recheck(self) -> bool:
+        """Whether the same token would still be accepted now. For long websockets and streams.
+
+        Raises:
+            StorageError: it cannot be told at the moment.
+        """
+        return await self._recheck()
+
+    def __repr__(self) -> str:
+        return f"TokenAuth(source={self.source!r}, token_id={self.token_id!r}, scopes={self.scopes!r})"
+
+
+class TokenUser:
+    """``scope["user"]``: the actor in the shape that Starlette expects."""
+
+    __slots__ = ("display_name", "identity")
+
+    is_authenticated: Final = True
+
+    def __init__(self, actor: Actor) -> None:
+        self.identity = str(actor.get("id", ""))
+        shown = (actor.get(key) for key in ("display", "name", "username", "login"))
+        self.display_name = str(next((name for name in shown if name), self.identity))
+
+    def __repr__(self) -> str:
+        return f"TokenUser(identity={self.identity!r})"
+
+
+class Authenticated:
+    """The token is good: who it stands for and what it is limited to. Never changed once made."""
+
+    __slots__ = ("_actor", "_flat", "auth", "restrictions", "user")
+
+    def __init__(
+        self,
+        actor: Actor,
+        *,
+        source: str,
+        recheck: Callable[[], Awaitable[bool]],
+        token_id: int | None = None,
+        expires_at: float | None = None,
+        restrictions: Restrictions | None = None,
+    ) -> None:
+        self._actor = dict(actor)
+        self._flat = not any(isinstance(value, (dict, list)) for value in actor.values())
+        self.restrictions = restrictions
+        self.user = TokenUser(actor)
+        self.auth = TokenAuth(
+            scopes=_scopes(actor, restrictions),
+            source=source,
+            token_id=token_id,
+            expires_at=expires_at,
+            recheck=recheck,
+        )
+
+    def actor(self) -> dict[str, Any]:
+        """A copy of the actor that the caller may change without changing anybody else's."""
+        return self._actor.copy() if self._flat else _copy(self._actor)
+
+    def __repr__(self) -> str:
+        return f"Authenticated({self.user.identity!r}, source={self.auth.source!r})"
+
+
+#: ``None``: the token belongs to nobody here.
+Outcome: TypeAlias = Authenticated | Rejected | None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """One place where tokens are checked."""
+
+    name: str
+    #: Tokens with one of these beginnings are this source's and no other's. Empty: any token may be.
+    prefixes: tuple[str, ...]
+    #: Whether it compares whole tokens from memory. Such sources are asked first.
+    exact: bool
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        """Check the credential.
+
+        Raises:
+            StorageError: the check could not be done, so nothing may be concluded.
+        """
+        ...
+
+
+#: A source in its simplest form: the token in, the actor or ``None`` out. Asked last.
+CallableSource: TypeAlias = Callable[[str], Awaitable[Actor | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Sources in the order in which they are asked."""
+
+    exact: tuple[Source, ...] = ()
+    owners: tuple[tuple[str, Source], ...] = ()
+    open: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def of(cls, sources: Sequence[Source | CallableSource]) -> Chain:
+        """Order ``sources``: exact matches, owners of a prefix, the rest as given, plain callables last.
+
+        Raises:
+            ConfigurationError: something is neither a source nor callable, or two sources own one prefix.
+        """
+        exact: list[Source] = []
+        owners: dict[str, Source] = {}
+        open_: list[Source] = []
+        last: list[Source] = []
+        for source in sources:
+            if not isinstance(source, Source):
+                if not callable(source):
+                    raise ConfigurationError(
+                        f"sources: {type(source).__name__} is neither a source nor an async function of the token."
+                    )
+                last.append(_FromCallable(source))
+                continue
+            if source.exact:
+                exact.append(source)
+            for prefix in source.prefixes:
+                if prefix in owners:
+                    raise ConfigurationError(
+                        f"sources: two sources own tokens that start with {prefix!r}; give one store another prefix=."
+                    )
+                owners[prefix] = source
+            if not source.prefixes and not source.exact:
+                open_.append(source)
+        longest_first = sorted(owners.items(), key=lambda item: -len(item[0]))
+        return cls(tuple(exact), tuple(longest_first), (*open_, *last), (*exact, *owners.values(), *open_, *last))
+
+
+async def authenticate(chain: Chain, credential: Credential) -> Outcome:
+    """Ask the sources of ``chain`` in order; the first that answers decides.
+
+    Raises:
+        StorageError: a source that could own the token could not tell. The next one is not asked, because
+            its "no" would then be taken for an answer about a token that it may not know.
+    """
+    for source in chain.exact:
+        outcome = await source.authenticate(credential)
+        if outcome is not None:
+            return outcome
+    token = credential.token
+    for prefix, source in chain.owners:
+        if token.startswith(prefix):
+            return await source.authenticate(credential)
+    if token.startswith(RESERVED_PREFIXES):
+        return None
+    for source in chain.open:
+        outcome = await source.authenticate(credential)
+        if outcome is not None:
+            return outcome
+    return None
+
+
+class _FromCallable:
+    prefixes: tuple[str, ...] = ()
+    exact = False
+
+    def __init__(self, function: CallableSource) -> None:
+        self._function = function
+        self.name = getattr(function, "__name__", "custom")
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        actor = await self._function(credential.token)
+        if actor is None:
+            return None
+        if not isinstance(actor, Mapping) or not actor:
+            raise TypeError(f"The source {self.name} must return an actor (an object with an id) or None.")
+        return actor_outcome(actor, source=self, credential=credential)
+
+
+def actor_outcome(actor: Actor, *, source: Source, credential: Credential) -> Outcome:
+    """The outcome for an actor that the operator's own data describes, ``_r`` included."""
+    restrictions = None
+    if "_r" in actor:
+        try:
+            restrictions = Restrictions.from_wire(actor["_r"])
+        except ValueError:
+            return Rejected(Reason.DAMAGED)
+
+    async def recheck() -> bool:
+        return isinstance(await source.authenticate(credential), Authenticated)
+
+    return Authenticated(actor, source=source.name, restrictions=restrictions, recheck=recheck)
+
+
+def _scopes(actor: Actor, restrictions: Restrictions | None) -> list[str]:
+    scopes = ["authenticated"]
+    if restrictions is not None:
+        for action in restrictions.all:
+            scopes += [action] if full_name(action) == action else [action, full_name(action)]
+    listed = actor.get("scopes")
+    if isinstance(listed, (list, tuple)):
+        scopes += [scope for scope in listed if isinstance(scope, str)]
+    return list(dict.fromkeys(scopes))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copy(inner) for inner in value]
+    return value

@@ -1,0 +1,221 @@
+"""Bearer tokens on the wire: RFC 6750, with RFC 9110 for everything about headers. Pure; nothing is awaited.
+
+What is read here comes from strangers: lengths are known before anything is copied or decoded, and nothing
+raises on any bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from asgi_token_auth.errors import ConfigurationError
+
+HeaderList: TypeAlias = list[tuple[bytes, bytes]]
+
+_SCHEME: Final = b"bearer"
+# RFC 6750 section 2.1 has b64token; all visible ASCII but the comma is accepted, because tokens with ":" are
+# in use, while a comma means that a proxy joined two headers (RFC 9110 section 5.3).
+_TOKEN = re.compile(rb"[\x21-\x2b\x2d-\x7e]+")
+# What may follow "bearer" in the name of another scheme (RFC 9110 section 5.6.2). Anything else, a missing
+# space included, is an attempt at this one.
+_SCHEME_CHARACTERS: Final = frozenset(
+    bytes([c]) for c in b"!#$%&'*+-.^_`|~0123456789" + bytes(range(65, 91)) + bytes(range(97, 123))
+)
+_PARAMETER_NAME = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
+
+
+class Fault(StrEnum):
+    """Why a credential cannot be read. All of them are ``invalid_request``."""
+
+    TOO_LONG = "The access token is too long."
+    REPEATED = "Send exactly one access token: one Authorization header or one query parameter."
+    MALFORMED = "The access token is malformed: send `Authorization: Bearer <token>`."
+    WRONG_METHOD = "An access token in the query string is accepted on GET and HEAD only."
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a request carries: a token, a fault, or neither."""
+
+    token: str | None = None
+    fault: Fault | None = None
+    #: Where in the header list the Authorization field stands, if the token came from there.
+    header: int | None = None
+    #: The query string without the parameter, when the parameter was there in any spelling.
+    query: bytes | None = None
+
+
+_NOTHING = Reading()
+
+
+class QueryParameter:
+    """The one query parameter that may carry a token, found in every spelling without decoding the rest."""
+
+    __slots__ = ("_pair", "name")
+
+    def __init__(self, name: str) -> None:
+        if not _PARAMETER_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"parameter: {name!r} cannot be the name of a query parameter; use letters, digits, - . _ ~ only, "
+                "for example _auth_token."
+            )
+        self.name = name
+        spelled = b"".join(b"(?:%b|%%%b)" % (re.escape(c.encode()), _hex(c)) for c in name)
+        self._pair = re.compile(b"(?:^|&)" + spelled + b"(?:=([^&]*))?(?=&|$)")
+
+    def find(self, query: bytes) -> list[bytes]:
+        """The raw values of the parameter, in order, at most two."""
+        values: list[bytes] = []
+        for match in self._pair.finditer(query):
+            values.append(match[1] or b"")
+            if len(values) == 2:
+                break
+        return values
+
+    def remove(self, query: bytes) -> bytes:
+        """``query`` without the parameter; every other byte stays."""
+        cleaned = self._pair.sub(b"", query)
+        return cleaned[1:] if cleaned.startswith(b"&") and not query.startswith(b"&") else cleaned
+
+
+def read_credential(
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    query: bytes = b"",
+    parameter: QueryParameter | None = None,
+    parameter_allowed: bool = True,
+    max_token_bytes: int = 8192,
+) -> Reading:
+    """Read the credential of one request. Never raises.
+
+    Args:
+        headers: names in any case, duplicates kept, as ASGI delivers them.
+        query: the raw query string.
+        parameter: where a token may stand in the query string; ``None``: nowhere.
+        parameter_allowed: whether the method permits the parameter.
+        max_token_bytes: the longest token, in bytes as sent.
+    """
+    found: bytes | None = None
+    position: int | None = None
+    fault: Fault | None = None
+    others = 0
+    for index, (name, value) in enumerate(headers):
+        if len(name) == 13 and name.lower() == b"authorization":
+            if position is not None:
+                fault = Fault.REPEATED
+            position = index
+            if value[:1] in (b" ", b"\t"):
+                # RFC 9110 section 5.5: whitespace around a field value is no part of it.
+                value = value.lstrip(b" \t")
+            if value[:6].lower() == _SCHEME and value[6:7] not in _SCHEME_CHARACTERS:
+                found = value
+            else:
+                others += 1
+    if found is None and fault is not None and others > 1:
+        # Several headers, none of them Bearer: not for us to judge.
+        fault, position = None, None
+    values = parameter.find(query) if parameter is not None and query else []
+    if found is None and not values:
+        return Reading(fault=fault) if fault is not None else _NOTHING
+    cleaned = parameter.remove(query) if parameter is not None and values else None
+    if fault is None and len(values) + (found is not None) > 1:
+        fault = Fault.REPEATED
+    if fault is not None:
+        return Reading(fault=fault, query=cleaned)
+    if found is not None:
+        if len(found) > max_token_bytes + 7:
+            return Reading(fault=Fault.TOO_LONG)
+        token = found[6:].lstrip(b" ").rstrip(b" \t")
+        if found[6:7] != b" " or not _TOKEN.fullmatch(token):
+            return Reading(fault=Fault.MALFORMED)
+        return Reading(token=token.decode("ascii"), header=position)
+    raw = values[0]
+    if not parameter_allowed:
+        return Reading(fault=Fault.WRONG_METHOD, query=cleaned)
+    if len(raw) > max_token_bytes:
+        return Reading(fault=Fault.TOO_LONG, query=cleaned)
+    token = unquote_to_bytes(raw.replace(b"+", b" "))
+    if not _TOKEN.fullmatch(token):
+        return Reading(fault=Fault.MALFORMED, query=cleaned)
+    return Reading(token=token.decode("ascii"), query=cleaned)
+
+
+def is_token(text: str, *, max_token_bytes: int = 8192) -> bool:
+    """Whether ``text`` could be sent as a bearer token at all."""
+    return len(text) <= max_token_bytes and text.isascii() and _TOKEN.fullmatch(text.encode()) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer given instead of calling the app: RFC 6750 section 3."""
+
+    status: int
+    message: str
+    #: RFC 6750's error code; none where no credential was given or the fault is ours.
+    error: str | None = None
+    retry_after: int | None = None
+    scope: str | None = None
+
+    def headers(self, realm: str, extra: HeaderList | None = None) -> HeaderList:
+        """The response headers but for Content-Length."""
+        headers: HeaderList = [
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+        if self.status in (400, 401, 403):
+            headers.append((b"www-authenticate", challenge(realm, self.error, self.message, self.scope).encode()))
+        if self.retry_after is not None:
+            headers.append((b"retry-after", str(self.retry_after).encode()))
+        return headers + (extra or [])
+
+    def body(self) -> bytes:
+        """The error in Datasette's JSON shape."""
+        return json.dumps(
+            {"ok": False, "error": self.message, "errors": [self.message], "status": self.status}
+        ).encode()
+
+
+def challenge(realm: str, error: str | None = None, description: str | None = None, scope: str | None = None) -> str:
+    """A WWW-Authenticate value. Without ``error`` it is the bare invitation of RFC 6750 section 3.1."""
+    parts = [f"realm={_quoted(realm)}"]
+    if error is not None:
+        parts.append(f'error="{error}"')
+        if description is not None:
+            parts.append(f"error_description={_quoted(description)}")
+        if scope is not None:
+            parts.append(f"scope={_quoted(scope)}")
+    return "Bearer " + ", ".join(parts)
+
+
+def invalid_request(fault: Fault) -> Refusal:
+    """400: the request cannot be understood."""
+    return Refusal(400, str(fault), error="invalid_request")
+
+
+INVALID_TOKEN: Final = Refusal(401, "The access token is not valid.", error="invalid_token")
+EXPIRED_TOKEN: Final = Refusal(401, "The access token has expired.", error="invalid_token")
+REVOKED_TOKEN: Final = Refusal(401, "The access token has been revoked.", error="invalid_token")
+CREDENTIAL_REQUIRED: Final = Refusal(401, "An access token is required: send `Authorization: Bearer <token>`.")
+UNAVAILABLE: Final = Refusal(503, "The access token cannot be checked at the moment. Try again soon.", retry_after=5)
+
+
+def insufficient_scope(message: str, scope: str | None = None) -> Refusal:
+    """403: the token is good and does not reach this far."""
+    return Refusal(403, message, error="insufficient_scope", scope=scope)
+
+
+def _quoted(text: str) -> str:
+    # RFC 6750 section 3 allows %x20-21 / %x23-5B / %x5D-7E inside the quotes.
+    return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in text) + '"'
+
+
+def _hex(character: str) -> bytes:
+    digits = f"{ord(character):02x}"
+    return b"".join(b"[%b%b]" % (d.encode(), d.upper().encode()) if d.isalpha() else d.encode() for d in digits)

@@ -1,0 +1,1 @@
+"""Databases: where stores keep their rows. One module each; nothing optional is imported here."""

@@ -1,0 +1,378 @@
+"""SQLite files.
+
+Three kinds of connection, each for one purpose. Writes open a connection of their own and close it, so no
+lock is ever shared between two of them. Queries run on a few kept connections off the event loop. Lookups,
+which stand in the path of every request, run on the event loop's own thread on a connection that never writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+import weakref
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+from urllib.parse import quote
+
+import aiosqlite
+
+from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.errors import ConfigurationError, StorageError
+
+T = TypeVar("T")
+
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+#: Seconds between looks at whether the path still leads to the file that is open.
+_SAME_FILE_INTERVAL: Final = 0.1
+#: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
+_LOOKUP_PATIENCE: Final = 1.0
+_LOOKUP_PAUSE: Final = 0.0005
+_WRITE_PATIENCE: Final = 5.0
+_KEPT_CONNECTIONS: Final = 4
+
+_DIALECT: Final = Dialect(
+    identity="integer primary key",
+    table_columns="select name from pragma_table_info(:table)",
+)
+
+
+class SQLite:
+    """A SQLite file.
+
+    Args:
+        path: the file. It is created when it is opened and missing, unless ``create`` is false; never again
+            after that, so that a deleted file is noticed instead of being replaced by an empty one.
+        journal_mode: ``"wal"`` switches the file to WAL when a store first writes to it, so that readers and
+            writers do not wait for each other. ``None`` keeps the mode that the file has.
+        create: whether a missing file may be created.
+    """
+
+    dialect = _DIALECT
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", create: bool = True
+    ) -> None:
+        self._path = Path(path).absolute()
+        if not Path(path).name or str(path) == ":memory:":
+            raise ConfigurationError("SQLite: give the path of a file; a database in memory is lost with its process.")
+        self.name = f"SQLite file {self._path}"
+        self._journal_mode = journal_mode
+        self._create = create
+        self._pool: _Pool | None = None
+        self._lookups: list[_SQLiteLookup] = []
+        self._forked = False
+        _every_database.add(self)
+
+    def __repr__(self) -> str:
+        return f"SQLite({str(self._path)!r})"
+
+    def for_reading(self) -> SQLite:
+        """The same file, never created and with its journal mode left alone."""
+        return SQLite(self._path, journal_mode=None, create=False)
+
+    async def open(self) -> None:
+        """Create the file if that is allowed, set its journal mode and check that it is a database."""
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise StorageError(f"SQLite 3.35 or newer is needed; Python was built with {sqlite3.sqlite_version}.")
+        connection = await self._connect("rwc" if self._create else "rw", timeout=_WRITE_PATIENCE)
+        try:
+            if self._journal_mode == "wal":
+                await connection.execute_fetchall("pragma journal_mode = wal")
+            await connection.execute_fetchall("select count(*) from sqlite_master")
+        except sqlite3.Error as error:
+            if not _is_read_only(error):
+                raise self._failure(error) from error
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+        for lookup in self._lookups:
+            lookup.close()
+
+    async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
+        """Run one reading statement on a kept connection that cannot write."""
+        pool = self._current_pool()
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await pool.take()
+                try:
+                    cursor = await connection.execute(sql, parameters)
+                    rows = [tuple(row) for row in await cursor.fetchall()]
+                    columns = tuple(column[0] for column in cursor.description or ())
+                    await cursor.close()
+                except BaseException:
+                    # Its thread may still be at work on the statement, so nobody else may have it.
+                    pool.drop(connection)
+                    raise
+                pool.give_back(connection)
+        except TimeoutError as error:
+            raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return Result(columns, rows)
+
+    async def transaction(self, steps: Steps[T]) -> T:
+        """Run ``steps`` between BEGIN IMMEDIATE and COMMIT.
+
+        It runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing half done.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._transaction(steps)))
+
+    async def _transaction(self, steps: Steps[T]) -> T:
+        connection = await self._connect("rw", timeout=_WRITE_PATIENCE)
+        try:
+            # FULL: what was acknowledged survives a power cut, in WAL too.
+            await connection.execute_fetchall("pragma synchronous = full")
+            await connection.execute_fetchall("begin immediate")
+            try:
+                result = await _drive(connection, steps)
+            except BaseException:
+                # A full disk makes SQLite roll back by itself.
+                if connection.in_transaction:
+                    await connection.execute_fetchall("rollback")
+                raise
+            await connection.execute_fetchall("commit")
+            return result
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            steps.close()
+            await connection.close()
+
+    def lookup(self, sql: str) -> _SQLiteLookup:
+        """A kept query for one row, run on the event loop's thread."""
+        lookup = _SQLiteLookup(self, sql)
+        self._lookups.append(lookup)
+        return lookup
+
+    def refuse_after_fork(self) -> None:
+        """Refuse from now on: locks do not pass to a forked process, so answers there would be stale."""
+        self._forked = self._pool is not None or any(lookup.is_open for lookup in self._lookups)
+
+    def _current_pool(self) -> _Pool:
+        loop = asyncio.get_running_loop()
+        if self._pool is None or self._pool.loop is not loop:
+            if self._pool is not None:
+                self._pool.abandon()
+            self._pool = _Pool(self, loop)
+        return self._pool
+
+    async def _connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
+        self._check_process()
+        connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
+        # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
+        connection._thread.daemon = True
+        try:
+            return await connection
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def connect_here(self) -> sqlite3.Connection:
+        """A connection for the calling thread that never writes and never waits."""
+        self._check_process()
+        try:
+            connection = sqlite3.connect(
+                self._uri("rw"), uri=True, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            # rw, so that the journal of a crashed writer can be rolled back; query_only, so that nothing is written.
+            connection.execute("pragma query_only = 1").fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return connection
+
+    def identity(self) -> tuple[int, int]:
+        """What tells this file from another one under the same path."""
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise StorageError(f"{self.name} is gone.") from error
+        return status.st_dev, status.st_ino
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise StorageError(
+                f"{self.name} was opened before this process was forked: open databases in the worker, not before."
+            )
+
+    def _uri(self, mode: str) -> str:
+        return f"file:{quote(str(self._path))}?mode={mode}"
+
+    def _failure(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(f"{self.name}: {_sentence(error)}")
+
+
+class _SQLiteLookup:
+    """Rows by id on the event loop's thread: microseconds, where a thread would cost a hundred times as much."""
+
+    def __init__(self, database: SQLite, sql: str) -> None:
+        self._database = database
+        self._sql = sql
+        self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
+        self._file = (0, 0)
+        self._generation = 0
+        self._look_again = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def version(self) -> object | None:
+        try:
+            return self._version(self._current_cursor())
+        except (sqlite3.Error, StorageError):
+            return None
+
+    async def fetch(self, row_id: int) -> tuple[object | None, Row | None]:
+        deadline = time.monotonic() + _LOOKUP_PATIENCE
+        pause = _LOOKUP_PAUSE
+        while True:
+            try:
+                return self._fetch(row_id)
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY or time.monotonic() >= deadline:
+                    self.close()
+                    raise self._database._failure(error) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _fetch(self, row_id: int) -> tuple[object, Row | None]:
+        cursor = self._current_cursor()
+        # The version comes first: a commit between the two then costs one more read, never a stale answer.
+        version = self._version(cursor)
+        rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+        return version, rows[0] if rows else None
+
+    def _version(self, cursor: sqlite3.Cursor) -> int:
+        # Read to its end: an open statement would hold the snapshot, and the version with it.
+        counted: int = cursor.execute("pragma data_version").fetchall()[0][0]
+        return counted + self._generation
+
+    def _current_cursor(self) -> sqlite3.Cursor:
+        now = time.monotonic()
+        if self._cursor is not None and now < self._look_again:
+            return self._cursor
+        file = self._database.identity()
+        if self._cursor is None or file != self._file:
+            self.close()
+            self._connection = self._database.connect_here()
+            self._cursor = self._connection.cursor()
+            self._file = file
+            # Another connection counts from its own beginning: never let its versions meet the old ones.
+            self._generation += 1 << 32
+        self._look_again = now + _SAME_FILE_INTERVAL
+        return self._cursor
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._cursor = None
+
+
+class _Pool:
+    """A few connections that only read, for one event loop."""
+
+    def __init__(self, database: SQLite, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._database = database
+        self._idle: list[aiosqlite.Connection] = []
+        self._turn = asyncio.Semaphore(_KEPT_CONNECTIONS)
+        self._file = (0, 0)
+        self._closed = False
+
+    async def take(self) -> aiosqlite.Connection:
+        await self._turn.acquire()
+        try:
+            file = self._database.identity()
+            if file != self._file:
+                self.abandon()
+                self._file = file
+            if self._idle:
+                return self._idle.pop()
+            connection = await self._database._connect("rw", timeout=_LOOKUP_PATIENCE)
+            await connection.execute_fetchall("pragma query_only = 1")
+            return connection
+        except BaseException:
+            self._turn.release()
+            raise
+
+    def give_back(self, connection: aiosqlite.Connection) -> None:
+        self._turn.release()
+        if self._closed:
+            connection.stop()
+        else:
+            self._idle.append(connection)
+
+    def drop(self, connection: aiosqlite.Connection) -> None:
+        self._turn.release()
+        connection._conn.interrupt()
+        connection.stop()
+
+    def abandon(self) -> None:
+        while self._idle:
+            self._idle.pop().stop()
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+
+async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
+    rows: list[Row] | None = None
+    while True:
+        try:
+            sql, parameters = steps.send(rows) if rows is not None else next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        rows = [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+
+
+def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:
+    """Run ``steps`` on ``connection`` in the calling thread. The caller owns the transaction."""
+    rows: list[Row] | None = None
+    while True:
+        try:
+            sql, parameters = steps.send(rows) if rows is not None else next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        rows = [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
+
+
+def _is_read_only(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+
+
+def _sentence(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    match code:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another process holds its lock; it is safe to try again."
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full; nothing was changed."
+        case sqlite3.SQLITE_READONLY:
+            return "it can only be read; give this process the right to write the file and its folder."
+        case sqlite3.SQLITE_CANTOPEN:
+            return "it cannot be opened; check that the file exists and may be read."
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return "it is damaged or not a SQLite database; restore it from a backup."
+    return f"{error}."
+
+
+# Forking cannot be observed from an instance, and the hook cannot be removed again, so there is one for all.
+_every_database: weakref.WeakSet[SQLite] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_every_database):
+        database.refuse_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,29 @@
+"""The exceptions of the package. A bad token is a value (``Rejected``), never an exception."""
+
+from __future__ import annotations
+
+
+class TokenAuthError(Exception):
+    """Base class of every exception here. Never raised itself."""
+
+
+class ConfigurationError(TokenAuthError, ValueError):
+    """Something given at construction or in the configuration cannot work.
+
+    The message names the key or argument and what to change.
+    """
+
+
+class InvalidInput(TokenAuthError, ValueError):
+    """An argument of a single call (an expiry, a description, an actor id) is refused; nothing was changed."""
+
+
+class TokenNotFound(TokenAuthError, LookupError):
+    """No token with this id belongs to this owner. Other people's tokens are reported the same way."""
+
+
+class StorageError(TokenAuthError):
+    """A database could not answer, so nothing can be said about the token. On the wire: 503.
+
+    After a failed write nothing was changed.
+    """

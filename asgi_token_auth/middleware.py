@@ -1,0 +1,330 @@
+"""The middleware: a request comes in, and the app is called with an actor or not called at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from asgi_token_auth.authentication import (
+    Authenticated,
+    CallableSource,
+    Chain,
+    Credential,
+    Reason,
+    Rejected,
+    Source,
+    authenticate,
+)
+from asgi_token_auth.bearer import (
+    CREDENTIAL_REQUIRED,
+    EXPIRED_TOKEN,
+    INVALID_TOKEN,
+    REVOKED_TOKEN,
+    UNAVAILABLE,
+    HeaderList,
+    QueryParameter,
+    Reading,
+    Refusal,
+    insufficient_scope,
+    invalid_request,
+    read_credential,
+)
+from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.lifespan import Resource, run_lifespan
+
+logger = logging.getLogger("asgi_token_auth")
+
+# Permissive on purpose: servers and frameworks each declare their own ASGI types.
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
+SignedIn: TypeAlias = Callable[[Scope], Awaitable[Mapping[str, Any] | None]]
+
+#: The scope key under which the outcome stands, so that an inner instance does not check again.
+OUTCOME_KEY: Final = "asgi_token_auth"
+
+# RFC 6455 section 7.4.1 and its registry: 1008 policy violation, 1013 try again later.
+_POLICY_VIOLATION: Final = 1008
+_TRY_AGAIN_LATER: Final = 1013
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What ``on_event`` is told about a request that carried a credential or needed one. Never the token."""
+
+    kind: Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"]
+    reason: str | None
+    source: str | None
+    token_id: int | None
+    actor_id: str | None
+    path: str
+    address: str | None
+
+
+class TokenAuthMiddleware:
+    """Checks the bearer token of every HTTP request and websocket before ``app`` sees it.
+
+    Args:
+        app: any ASGI application.
+        sources: where tokens are checked; also plain async functions of the token.
+        parameter: the query parameter that may carry a token instead of the header. ``None``: none may. URLs
+            are kept in logs and histories, so this is off unless asked for (RFC 9700 section 4.3.2).
+        required: refuse whoever is nobody: no token, no outer middleware's actor, not signed in.
+        unknown: a token that no source claims is refused (``"reject"``) or passed on without an actor and
+            without cookies (``"pass"``).
+        realm: the protection space named in challenges.
+        hide_credentials: replace the token in the app's headers by the bare word ``Bearer``.
+        max_token_bytes: the longest token that is looked at.
+        on_event: called with a :class:`TokenEvent`; what it raises is logged and changes nothing.
+        signed_in: the app's own way to say who is asking, for ``required``: an async function of the scope.
+        drop_cookies: take the Cookie header away from requests with a valid token, for apps that would
+            prefer it.
+        forbid: a function of the outcome that returns why this app cannot take a valid token, or ``None``.
+        refusal_headers: sent with every refusal, such as CORS headers.
+        resources: opened before the first request and closed after the last, in this order before the sources.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        sources: Sequence[Source | CallableSource],
+        parameter: str | None = None,
+        required: bool = False,
+        unknown: Literal["reject", "pass"] = "reject",
+        realm: str = "api",
+        hide_credentials: bool = True,
+        max_token_bytes: int = 8192,
+        on_event: Callable[[TokenEvent], object] | None = None,
+        signed_in: SignedIn | None = None,
+        drop_cookies: bool = False,
+        forbid: Callable[[Authenticated], str | None] | None = None,
+        refusal_headers: Sequence[tuple[bytes, bytes]] = (),
+        resources: Sequence[Resource] = (),
+    ) -> None:
+        if not sources:
+            raise ConfigurationError("sources: give at least one, for example StaticTokens or ManagedTokens.")
+        if unknown not in ("reject", "pass"):
+            raise ConfigurationError(f'unknown: {unknown!r} must be "reject" or "pass".')
+        if not isinstance(realm, str) or not realm or not all(" " <= c <= "~" and c not in '"\\' for c in realm):
+            raise ConfigurationError('realm: give printable ASCII text without " and \\.')
+        if type(max_token_bytes) is not int or not 64 <= max_token_bytes <= 65_536:
+            raise ConfigurationError("max_token_bytes: give a whole number from 64 to 65,536.")
+        self.app = app
+        self._chain = Chain.of(sources)
+        self._parameter = None if parameter is None else QueryParameter(parameter)
+        self._required = required
+        self._pass_unknown = unknown == "pass"
+        self._realm = realm
+        self._hide_credentials = hide_credentials
+        self._max_token_bytes = max_token_bytes
+        self._on_event = on_event
+        self._signed_in = signed_in
+        self._drop_cookies = drop_cookies
+        self._forbid = forbid
+        self._refusal_headers = list(refusal_headers)
+        self._resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await run_lifespan(self.app, self._resources, scope, receive, send)
+            return
+        if (kind != "http" and kind != "websocket") or OUTCOME_KEY in scope:
+            await self.app(scope, receive, send)
+            return
+        server_scope = scope
+        headers = scope["headers"]
+        if type(headers) is not list:
+            # ASGI promises an iterable only, and the app must be able to read it again.
+            headers = list(headers)
+            scope = {**scope, "headers": headers}
+        parameter = self._parameter
+        reading = read_credential(
+            headers,
+            query=(scope.get("query_string") or b"") if parameter is not None else b"",
+            parameter=parameter,
+            parameter_allowed=kind == "websocket" or scope["method"] in ("GET", "HEAD"),
+            max_token_bytes=self._max_token_bytes,
+        )
+        if reading.query is not None:
+            # Access logs are written from the scope that the server made, so that one is cleaned too.
+            for seen in (scope, server_scope):
+                _redact(seen, reading.query, parameter)
+            if kind == "http":
+                send = _private(send)
+            if _is_preflight(scope):
+                # The browser repeats the URL in a preflight, but no credential is meant by it.
+                reading = Reading()
+        if reading.token is None:
+            await self._without_token(scope, receive, send, reading)
+            return
+        client = scope.get("client")
+        credential = Credential(reading.token, client[0] if client else None)
+        try:
+            outcome = await authenticate(self._chain, credential)
+        except Exception as error:
+            # A fault, whatever it is, says nothing about the token: neither "good" nor "bad" may follow from it.
+            detail = str(error) if isinstance(error, (StorageError, ConfigurationError)) else type(error).__name__
+            logger.error("a token could not be checked: %s", detail)
+            self._tell("unavailable", scope, reason=detail)
+            await self._refuse(UNAVAILABLE, scope, send)
+            return
+        if isinstance(outcome, Authenticated):
+            await self._accepted(outcome, reading, headers, scope, receive, send)
+        else:
+            await self._not_accepted(outcome, scope, receive, send)
+
+    async def _accepted(
+        self, outcome: Authenticated, reading: Reading, headers: HeaderList, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if self._forbid is not None and (why := self._forbid(outcome)) is not None:
+            self._tell("forbidden", scope, reason=why, outcome=outcome)
+            await self._refuse(insufficient_scope(why), scope, send)
+            return
+        if reading.header is not None and self._hide_credentials:
+            headers = headers.copy()
+            headers[reading.header] = (headers[reading.header][0], b"Bearer")
+        if self._drop_cookies:
+            headers = _without_cookies(headers)
+        if self._on_event is not None:
+            self._tell("accepted", scope, outcome=outcome)
+        child = {
+            **scope,
+            "headers": headers,
+            "actor": outcome.actor(),
+            "auth": outcome.auth,
+            "user": outcome.user,
+            OUTCOME_KEY: outcome,
+        }
+        await self.app(child, receive, send)
+
+    async def _not_accepted(self, outcome: Rejected | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if outcome is None or outcome.reason is Reason.WRONG_SECRET:
+            # Both alike, so that passing on does not tell which ids exist.
+            self._tell("unknown", scope, reason=outcome.reason if outcome else None)
+            if not self._pass_unknown:
+                await self._refuse(INVALID_TOKEN, scope, send)
+                return
+            child = {**scope, "headers": _without_cookies(scope["headers"]), "actor": None}
+            child.pop("auth", None)
+            child.pop("user", None)
+            if self._required:
+                await self._refuse_anonymous(scope, send)
+                return
+            await self.app(child, receive, send)
+            return
+        logger.info("a token was refused: %s (id %s)", outcome.reason, outcome.token_id)
+        self._tell("rejected", scope, reason=outcome.reason, token_id=outcome.token_id)
+        await self._refuse(_REFUSALS.get(outcome.reason, INVALID_TOKEN), scope, send)
+
+    async def _without_token(self, scope: Scope, receive: Receive, send: Send, reading: Reading) -> None:
+        if reading.fault is not None:
+            self._tell("unreadable", scope, reason=reading.fault)
+            await self._refuse(invalid_request(reading.fault), scope, send)
+            return
+        if self._required and not scope.get("actor") and not _is_preflight(scope):
+            try:
+                known = self._signed_in is not None and await self._signed_in(scope)
+            except Exception as error:
+                logger.error("signed_in failed: %s", type(error).__name__)
+                await self._refuse(UNAVAILABLE, scope, send)
+                return
+            if not known:
+                await self._refuse_anonymous(scope, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _refuse_anonymous(self, scope: Scope, send: Send) -> None:
+        self._tell("required", scope)
+        await self._refuse(CREDENTIAL_REQUIRED, scope, send)
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+        body = refusal.body()
+        headers = refusal.headers(self._realm, self._refusal_headers)
+        headers.append((b"content-length", str(len(body)).encode()))
+        if scope["type"] == "websocket":
+            if "websocket.http.response" not in (scope.get("extensions") or {}):
+                code = _TRY_AGAIN_LATER if refusal.status == 503 else _POLICY_VIOLATION
+                await send({"type": "websocket.close", "code": code, "reason": ""})
+                return
+            await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": body})
+            return
+        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _tell(
+        self,
+        kind: Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"],
+        scope: Scope,
+        *,
+        reason: str | None = None,
+        outcome: Authenticated | None = None,
+        token_id: int | None = None,
+    ) -> None:
+        if self._on_event is None:
+            return
+        client = scope.get("client")
+        event = TokenEvent(
+            kind=kind,
+            reason=str(reason) if reason is not None else None,
+            source=outcome.auth.source if outcome else None,
+            token_id=outcome.auth.token_id if outcome else token_id,
+            actor_id=outcome.user.identity if outcome else None,
+            path=str(scope.get("path", "")),
+            address=client[0] if client else None,
+        )
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("on_event failed; the request is not affected")
+
+
+# Told only because these reasons follow a good signature or an exact match.
+_REFUSALS: Final = {Reason.EXPIRED: EXPIRED_TOKEN, Reason.REVOKED: REVOKED_TOKEN}
+
+
+def _redact(scope: Scope, query: bytes, parameter: QueryParameter | None) -> None:
+    """Take the parameter out of ``scope`` itself."""
+    scope["query_string"] = query
+    raw_path = scope.get("raw_path")
+    if parameter is not None and raw_path and b"?" in raw_path:
+        path, _, rest = raw_path.partition(b"?")
+        cleaned = parameter.remove(rest)
+        scope["raw_path"] = path + b"?" + cleaned if cleaned else path
+
+
+def _private(send: Send) -> Send:
+    """Answers to a URL that held a token are kept by no cache and named to no other site (RFC 6750 section 2.3)."""
+
+    async def private(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, value)
+                for name, value in message.get("headers", [])
+                if name.lower() not in (b"cache-control", b"referrer-policy")
+            ]
+            kept += [(b"cache-control", b"private, no-store"), (b"referrer-policy", b"no-referrer")]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    return private
+
+
+def _without_cookies(headers: HeaderList) -> HeaderList:
+    return [header for header in headers if len(header[0]) != 6 or header[0].lower() != b"cookie"]
+
+
+def _is_preflight(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] != "OPTIONS":
+        return False
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"origin" in names and b"access-control-request-method" in names

@@ -1,0 +1,1 @@
+"""The four places where a token is checked, one module each."""

@@ -1,0 +1,155 @@
+"""Managed tokens: checked against their row, which is read again as soon as anything in the database changed."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from typing import Final
+
+from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
+from asgi_token_auth.store import StoredToken, TokenStore
+from asgi_token_auth.tokens import digest_nonce
+
+logger = logging.getLogger("asgi_token_auth")
+
+#: Tokens remembered, in each of two generations.
+CACHE_SIZE: Final = 5_000
+#: Seconds between two notes of use of one token.
+USE_INTERVAL: Final = 60
+
+
+class _Entry:
+    """A well-signed token, and its row as it was under ``version``."""
+
+    __slots__ = ("digest", "noted", "outcome", "row", "token_id", "until", "version")
+
+    def __init__(self, token_id: int, digest: str) -> None:
+        self.token_id = token_id
+        #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
+        self.digest = digest
+        self.version: object = None
+        self.row: StoredToken | None = None
+        self.outcome: Authenticated | None = None
+        self.until = 0.0
+        self.noted = 0.0
+
+
+class ManagedTokens:
+    """The tokens of a :class:`~asgi_token_auth.store.TokenStore`.
+
+    A token is good only if it is at the time of the request: an answer is reused only while the database
+    proves that nothing was committed since its row was read. The signature comes first, so what nobody
+    signed is never looked up and never remembered.
+    """
+
+    name = "managed"
+    exact = False
+
+    def __init__(self, store: TokenStore) -> None:
+        self.store = store
+        self.prefixes: tuple[str, ...] = (store.text.prefix,)
+        self._lookup = store.lookup()
+        # Two generations instead of an order of use: a hit in the young one writes nothing.
+        self._young: dict[str, _Entry] = {}
+        self._old: dict[str, _Entry] = {}
+
+    async def open(self) -> None:
+        """Open the store."""
+        await self.store.open()
+
+    async def flush(self) -> None:
+        """Write the last uses noted so far."""
+        await self.store.flush()
+
+    async def close(self) -> None:
+        """Close the store, if nobody else uses it."""
+        await self.store.close()
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        """Accept or refuse, by the row as it is now."""
+        entry = self._young.get(credential.token)
+        if entry is None:
+            return await self._read(credential, self._old.get(credential.token))
+        version = self._lookup.version()
+        now = self.store.clock()
+        if version is None or version != entry.version or now >= entry.until:
+            return await self._read(credential, entry)
+        if now - entry.noted >= USE_INTERVAL:
+            self._note(entry, now, credential.address)
+        return entry.outcome
+
+    async def _read(self, credential: Credential, entry: _Entry | None) -> Outcome:
+        if entry is None:
+            read = self.store.text.read(credential.token)
+            if read is None:
+                return Rejected(Reason.BAD_SIGNATURE)
+            token_id, nonce = read
+            entry = _Entry(token_id, digest_nonce(nonce) if nonce else "")
+        await self.store.ensure_ready()
+        version, found = await self._lookup.fetch(entry.token_id)
+        now = self.store.clock()
+        row = StoredToken(*found) if found is not None else None
+        if row is None or row != entry.row or now >= entry.until:
+            reason = self._judge(entry, credential, row, now)
+            if reason is not None:
+                self._young.pop(credential.token, None)
+                self._old.pop(credential.token, None)
+                return Rejected(reason, entry.token_id)
+        entry.version = version
+        self._remember(credential.token, entry)
+        if now - entry.noted >= USE_INTERVAL:
+            self._note(entry, now, credential.address)
+        return entry.outcome
+
+    def _judge(self, entry: _Entry, credential: Credential, row: StoredToken | None, now: float) -> Reason | None:
+        """Fill in ``entry`` from the row, or say why the token is refused."""
+        if row is None:
+            return Reason.UNKNOWN_TOKEN
+        status = row.status(now)
+        if status == "damaged":
+            logger.error("token %d is refused because its row in %s is damaged", row.id, self.store.table)
+            return Reason.DAMAGED
+        until = float("inf")
+        # Rows of datasette-auth-tokens have no digest, and their tokens no nonce.
+        if not _same(entry.digest, "" if row.digest is None else row.digest):
+            if row.previous_digest is None or not _same(entry.digest, row.previous_digest):
+                return Reason.UNKNOWN_TOKEN
+            if type(row.previous_until) is not int or now >= row.previous_until:
+                return Reason.EXPIRED
+            until = row.previous_until
+        if status != "active":
+            return Reason.REVOKED if status == "revoked" else Reason.EXPIRED
+        expires_at, restrictions = row.expires_at, row.restrictions()
+        if expires_at is not None:
+            until = min(until, expires_at)
+        actor: dict[str, object] = {"id": row.actor_id, "token": "dsatok", "token_id": row.id}
+        if restrictions is not None:
+            actor["_r"] = restrictions.to_wire()
+
+        async def recheck() -> bool:
+            return isinstance(await self.authenticate(credential), Authenticated)
+
+        entry.row = row
+        entry.until = until
+        entry.outcome = Authenticated(
+            actor,
+            source=self.name,
+            token_id=row.id,
+            expires_at=None if until == float("inf") else until,
+            restrictions=restrictions,
+            recheck=recheck,
+        )
+        return None
+
+    def _note(self, entry: _Entry, now: float, address: str | None) -> None:
+        entry.noted = now
+        self.store.note_use(entry.token_id, int(now), address)
+
+    def _remember(self, token: str, entry: _Entry) -> None:
+        if len(self._young) >= CACHE_SIZE and token not in self._young:
+            self._old, self._young = self._young, {}
+        self._young[token] = entry
+
+
+def _same(presented: str, kept: object) -> bool:
+    return isinstance(kept, str) and hmac.compare_digest(presented.encode(), kept.encode())

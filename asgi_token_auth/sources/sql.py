@@ -1,0 +1,115 @@
+"""Tokens in the operator's own tables, found by the operator's own query."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+from typing import Any
+
+from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected, actor_outcome
+from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.errors import ConfigurationError, StorageError
+
+logger = logging.getLogger("asgi_token_auth")
+
+_ACTOR = "actor_"
+
+
+class SQLTokens:
+    """Tokens of the form ``<id>-<secret>``, split at the first hyphen.
+
+    The query gets the id as ``:token_id`` and returns ``token_secret`` and columns that start with
+    ``actor_``, which make up the actor. Secrets are compared in constant time.
+
+    Args:
+        database: where the query runs, on connections that cannot write.
+        sql: one SELECT.
+        timeout: seconds that it may take.
+
+    Raises:
+        ConfigurationError: the query has no ``:token_id``, or the timeout is not a positive number.
+    """
+
+    name = "sql"
+    prefixes: tuple[str, ...] = ()
+    exact = False
+
+    def __init__(self, database: Database, sql: str, *, timeout: float = 1.0) -> None:
+        if not isinstance(sql, str) or not sql.strip():
+            raise ConfigurationError("query.sql: give a SELECT that returns token_secret and actor_ columns.")
+        if not re.search(r":token_id\b", sql):
+            raise ConfigurationError(
+                "query.sql: the query must use :token_id, the part of the token before the hyphen."
+            )
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
+            raise ConfigurationError("query timeout: give a number of seconds above 0 and up to 60.")
+        self._database = database
+        self._sql = sql.strip().rstrip(";").rstrip()
+        self._timeout = float(timeout)
+        self._columns: tuple[str, ...] | None = None
+
+    async def open(self) -> None:
+        """Check the query against the database.
+
+        Raises:
+            ConfigurationError: it is not one SELECT, or does not return what is needed.
+            StorageError: the database cannot be reached.
+        """
+        await self._database.open()
+        try:
+            # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
+            checked = await self._database.query(
+                f"select * from (\n{self._sql}\n) as checked limit 0", {"token_id": ""}, timeout=10.0
+            )
+        except StorageError as error:
+            raise ConfigurationError(f"query.sql: the database refuses it; it must be one SELECT. {error}") from error
+        columns = checked.columns
+        if "token_secret" not in columns:
+            raise ConfigurationError("query.sql: the query must return a column token_secret.")
+        actors = [column for column in columns if column.startswith(_ACTOR) and column != _ACTOR]
+        if "actor_id" not in actors:
+            raise ConfigurationError(
+                "query.sql: the query must return a column actor_id, which becomes the actor's id."
+            )
+        if len(set(columns)) != len(columns):
+            raise ConfigurationError("query.sql: the query returns two columns of one name; give one an alias.")
+        self._columns = columns
+
+    async def close(self) -> None:
+        """Close the database's connections."""
+        await self._database.close()
+        self._columns = None
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        """Run the query for the part before the hyphen and compare the part after it."""
+        token_id, hyphen, secret = credential.token.partition("-")
+        if not hyphen:
+            return None
+        if self._columns is None:
+            await self.open()
+        result = await self._database.query(self._sql, {"token_id": token_id}, timeout=self._timeout)
+        if not result.rows:
+            return None
+        row = dict(zip(result.columns, result.rows[0], strict=True))
+        stored = _as_bytes(row.get("token_secret"))
+        if not stored or not hmac.compare_digest(stored, secret.encode()):
+            return Rejected(Reason.WRONG_SECRET)
+        actor: dict[str, Any] = {
+            column[len(_ACTOR) :]: value
+            for column, value in row.items()
+            if column.startswith(_ACTOR) and column != _ACTOR
+        }
+        if actor.get("id") in (None, "") or any(isinstance(value, bytes) for value in actor.values()):
+            logger.error("query.sql returned an actor without an id, or with a binary column; the token is refused")
+            return Rejected(Reason.DAMAGED)
+        return actor_outcome(actor, source=self, credential=credential)
+
+
+def _as_bytes(value: object) -> bytes:
+    """The stored secret as it would be sent; empty, which matches nothing, for what cannot be sent."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value)
+    return str(value).encode() if type(value) is int else b""

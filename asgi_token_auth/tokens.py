@@ -1,0 +1,207 @@
+"""The text of signed tokens: how it is made and how it is read back. Pure; nothing is looked up.
+
+Keys are derived as itsdangerous derives them, so its serializers read and write the same text. Reading is
+our own for two reasons: only the one canonical spelling of a signature is accepted (base64 has several),
+and nothing is inflated past a limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from itsdangerous import Signer, URLSafeSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from asgi_token_auth.errors import ConfigurationError
+
+#: The start of managed tokens, and of Datasette's signed tokens.
+MANAGED_PREFIX: Final = "dsatok_"
+SIGNED_PREFIX: Final = "dstok_"
+
+#: The most bytes that a compressed payload may inflate to.
+MAX_PAYLOAD_BYTES: Final = 65_536
+
+#: The largest id that SQLite and PostgreSQL can hold.
+MAX_ID: Final = 2**63 - 1
+
+MIN_SECRET_LENGTH: Final = 16
+
+
+class SigningSecrets:
+    """The secrets that sign and verify, oldest first: the newest signs, every one verifies.
+
+    Rotation: append the new secret, wait until the tokens of the old one are replaced, remove the old one.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self._values = tuple(values)
+
+    @classmethod
+    def of(cls, secret: SecretInput | None) -> SigningSecrets:
+        """Check what a user gave as ``secret``; ``None`` asks the environment for DATASETTE_SECRET.
+
+        Raises:
+            ConfigurationError: there is none, or one is empty, shorter than 16 characters or not text.
+        """
+        if isinstance(secret, SigningSecrets):
+            return secret
+        if secret is None:
+            secret = os.environ.get("DATASETTE_SECRET")
+            if secret is None:
+                raise ConfigurationError(
+                    "No secret: pass secret=, set `secret` in the configuration or set the environment variable "
+                    "DATASETTE_SECRET to a long random string."
+                )
+        given: list[object] = list(secret) if isinstance(secret, (list, tuple)) else [secret]
+        if not given:
+            raise ConfigurationError("`secret` is an empty list: give at least one long random string.")
+        values: list[str] = []
+        for value in given:
+            if not isinstance(value, str):
+                raise ConfigurationError("`secret` must be a string or a list of strings, newest last.")
+            if len(value) < MIN_SECRET_LENGTH:
+                raise ConfigurationError(
+                    f"`secret` is shorter than {MIN_SECRET_LENGTH} characters: use a long random string, for example "
+                    'from python -c "import secrets; print(secrets.token_hex(32))".'
+                )
+            if not _is_encodable(value):
+                raise ConfigurationError("`secret` holds characters that are not text: use printable characters.")
+            values.append(value)
+        return cls(values)
+
+    @property
+    def weak(self) -> bool:
+        """Whether one of them is shorter than it should be."""
+        return any(len(value) < MIN_SECRET_LENGTH for value in self._values)
+
+    def reveal(self) -> list[str]:
+        """The secrets themselves, oldest first. For signing only: keep the result out of logs."""
+        return list(self._values)
+
+    def __repr__(self) -> str:
+        return f"SigningSecrets(<{len(self._values)} hidden>)"
+
+
+SecretInput: TypeAlias = str | Sequence[str] | SigningSecrets
+
+
+class TokenSigner:
+    """Signs and reads URL-safe text under one salt: itsdangerous's URLSafeSerializer, read strictly."""
+
+    __slots__ = ("_digest", "_keys", "_serializer", "_signature_length")
+
+    def __init__(self, secrets: SigningSecrets, *, salt: str, digest: Callable[..., Any]) -> None:
+        self._serializer = URLSafeSerializer(secrets.reveal(), salt=salt, signer_kwargs={"digest_method": digest})
+        kept = Signer(secrets.reveal(), salt=salt, digest_method=digest)
+        # Derived once: itsdangerous derives the key again for every token it reads.
+        self._keys = [kept.derive_key(key) for key in reversed(kept.secret_keys)]
+        self._digest = digest().name
+        self._signature_length = len(base64_encode(b"\0" * digest().digest_size))
+
+    def sign(self, value: object) -> str:
+        """The text that carries ``value``, which must be plain JSON data."""
+        return self._serializer.dumps(value)
+
+    def verify(self, text: str) -> bytes | None:
+        """The signed part of ``text``, still encoded, or ``None`` if no secret of ours signed exactly this text."""
+        signed, separator, signature = text.rpartition(".")
+        if not separator or len(signature) != self._signature_length:
+            return None
+        data, given = signed.encode("ascii", "replace"), signature.encode("ascii", "replace")
+        for key in self._keys:
+            expected = base64_encode(hmac.digest(key, data, self._digest))
+            if hmac.compare_digest(expected, given):
+                return data
+        return None
+
+
+def read_payload(data: bytes) -> Any:
+    """The value inside the signed part of a token.
+
+    Raises:
+        ValueError: it is not base64, not JSON, or inflates to more than :data:`MAX_PAYLOAD_BYTES`.
+    """
+    try:
+        if data.startswith(b"."):
+            inflater = zlib.decompressobj()
+            raw = inflater.decompress(base64_decode(data[1:]), MAX_PAYLOAD_BYTES)
+            if not inflater.eof:
+                raise ValueError("the payload is too large or cut off")
+        else:
+            raw = base64_decode(data)
+        return json.loads(raw)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise ValueError("the payload cannot be read") from error
+    except Exception as error:  # itsdangerous wraps base64 errors in its own class
+        raise ValueError("the payload cannot be read") from error
+
+
+class ManagedTokenText:
+    """The text of managed tokens: the prefix, then the signed id and nonce.
+
+    The nonce (128 random bits) is known to nobody but the holder: a store keeps its digest only. Tokens of
+    datasette-auth-tokens, which sign the bare id, are read too and reported with an empty nonce.
+    """
+
+    __slots__ = ("_legacy", "_signer", "prefix")
+
+    def __init__(self, secrets: SigningSecrets, *, prefix: str = MANAGED_PREFIX) -> None:
+        self.prefix = prefix
+        self._signer = TokenSigner(secrets, salt=f"asgi-token-auth:{prefix}", digest=hashlib.sha256)
+        # Salt and digest are those of Datasette.sign(id, "dsatok").
+        self._legacy = TokenSigner(secrets, salt="dsatok", digest=hashlib.sha1) if prefix == MANAGED_PREFIX else None
+
+    def build(self, token_id: int, nonce: str) -> str:
+        """The token of row ``token_id``."""
+        return self.prefix + self._signer.sign([token_id, nonce])
+
+    def read(self, token: str) -> tuple[int, str] | None:
+        """``(id, nonce)`` of a well-signed token, else ``None``."""
+        body = token[len(self.prefix) :]
+        data = self._signer.verify(body)
+        legacy = False
+        if data is None and self._legacy is not None:
+            data, legacy = self._legacy.verify(body), True
+        if data is None:
+            return None
+        try:
+            value = read_payload(data)
+        except ValueError:
+            return None
+        if legacy:
+            return (value, "") if _is_id(value) else None
+        if isinstance(value, list) and len(value) == 2 and _is_id(value[0]) and isinstance(value[1], str) and value[1]:
+            return value[0], value[1]
+        return None
+
+
+def new_nonce() -> str:
+    """128 random bits as 22 URL-safe characters."""
+    return secrets.token_urlsafe(16)
+
+
+def digest_nonce(nonce: str) -> str:
+    """What a store keeps of a nonce. A nonce has full entropy, so a plain fast hash hides it."""
+    return hashlib.sha256(nonce.encode()).hexdigest()
+
+
+def _is_id(value: object) -> bool:
+    # bool is an int and 1.0 == 1: neither is an id.
+    return type(value) is int and 1 <= value <= MAX_ID
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,81 @@
+"""When something was last used: noted in memory, written later in batches, never on a request's path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from asgi_token_auth.errors import StorageError
+
+logger = logging.getLogger("asgi_token_auth")
+
+#: Seconds from the first note to the write, rows in one transaction, and how much may wait when writing fails.
+FLUSH_INTERVAL: Final = 5.0
+BATCH: Final = 500
+MOST_WAITING: Final = 100_000
+#: Seconds that the end of an event loop may be held up for the last batch.
+LAST_CHANCE: Final = 1.0
+
+#: An id, when it was used (seconds since the epoch), and by whom or from where if that is recorded.
+Use = tuple[int, int, str | None]
+
+
+class UsageLog:
+    """Collects uses and hands them to ``write``, at most :data:`BATCH` at a time."""
+
+    def __init__(self, write: Callable[[list[Use]], Awaitable[None]], *, interval: float = FLUSH_INTERVAL) -> None:
+        self._write = write
+        self._interval = interval
+        self._waiting: dict[int, tuple[int, str | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def note(self, row_id: int, when: int, by: str | None = None) -> None:
+        """Remember a use. Costs a dictionary entry; what is older than the last note of the same id is dropped."""
+        if len(self._waiting) >= MOST_WAITING and row_id not in self._waiting:
+            return
+        known = self._waiting.get(row_id)
+        if known is None or when >= known[0]:
+            self._waiting[row_id] = (when, by)
+        # A task of another event loop may never have been finished; this loop needs its own.
+        if self._task is None or self._task.done() or self._task.get_loop() is not asyncio.get_running_loop():
+            self._task = asyncio.get_running_loop().create_task(self._later())
+
+    async def flush(self) -> None:
+        """Write everything that waits. A failure is logged and what was not written is kept for the next time."""
+        while self._waiting:
+            batch = [(row_id, when, by) for row_id, (when, by) in list(self._waiting.items())[:BATCH]]
+            try:
+                await self._write(batch)
+            except StorageError as error:
+                if not self._failing:
+                    logger.warning("last used times cannot be written for now: %s", error)
+                self._failing = True
+                return
+            self._failing = False
+            for row_id, when, by in batch:
+                if self._waiting.get(row_id) == (when, by):
+                    del self._waiting[row_id]
+
+    async def close(self) -> None:
+        """Stop waiting and write what there is."""
+        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        await self.flush()
+
+    async def _later(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(self._interval)
+                await self.flush()
+        except asyncio.CancelledError:
+            # The loop is ending, and without a lifespan nobody calls close(). An exit must not wait for long.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_CHANCE):
+                    await self.flush()
+            raise
