@@ -21,7 +21,7 @@ HeaderList: TypeAlias = list[tuple[bytes, bytes]]
 _SCHEME: Final = b"bearer"
 # RFC 6750 section 2.1 has b64token; all visible ASCII but the comma is accepted, because tokens with ":" are
 # in use, while a comma means that a proxy joined two headers (RFC 9110 section 5.3).
-_TOKEN = re.compile(rb"[\x21-\x2b\x2d-\x7e]+")
+_TOKEN_CHARACTERS: Final = bytes(c for c in range(0x21, 0x7F) if c != ord(","))
 # What may follow "bearer" in the name of another scheme (RFC 9110 section 5.6.2). Anything else, a missing
 # space included, is an attempt at this one.
 _SCHEME_CHARACTERS: Final = frozenset(
@@ -60,14 +60,14 @@ class QueryParameter:
     __slots__ = ("_pair", "name")
 
     def __init__(self, name: str) -> None:
-        if not _PARAMETER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
             raise ConfigurationError(
-                f"parameter: {name!r} cannot be the name of a query parameter; use letters, digits, - . _ ~ only, "
-                "for example _auth_token."
+                "parameter: give the name of a query parameter, at most 64 letters, digits, - . _ ~, for example "
+                "_auth_token."
             )
         self.name = name
         spelled = b"".join(b"(?:%b|%%%b)" % (re.escape(c.encode()), _hex(c)) for c in name)
-        self._pair = re.compile(b"(?:^|&)" + spelled + b"(?:=([^&]*))?(?=&|$)")
+        self._pair = re.compile(b"(?:^|&)" + spelled + b"(?:=([^&]*))?(?=&|\\Z)")
 
     def find(self, query: bytes) -> list[bytes]:
         """The raw values of the parameter, in order, at most two."""
@@ -101,54 +101,49 @@ def read_credential(
         parameter_allowed: whether the method permits the parameter.
         max_token_bytes: the longest token, in bytes as sent.
     """
+    fields = 0
     found: bytes | None = None
-    position: int | None = None
-    fault: Fault | None = None
-    others = 0
-    for index, (name, value) in enumerate(headers):
-        if len(name) == 13 and name.lower() == b"authorization":
-            if position is not None:
-                fault = Fault.REPEATED
-            position = index
-            if value[:1] in (b" ", b"\t"):
-                # RFC 9110 section 5.5: whitespace around a field value is no part of it.
-                value = value.lstrip(b" \t")
+    position = -1
+    for index, field in enumerate(headers):
+        if len(field[0]) == 13 and field[0].lower() == b"authorization":
+            fields += 1
+            # RFC 9110 section 5.5: whitespace around a field value is no part of it.
+            value = field[1].lstrip(b" \t")
             if value[:6].lower() == _SCHEME and value[6:7] not in _SCHEME_CHARACTERS:
-                found = value
-            else:
-                others += 1
-    if found is None and fault is not None and others > 1:
-        # Several headers, none of them Bearer: not for us to judge.
-        fault, position = None, None
-    values = parameter.find(query) if parameter is not None and query else []
+                found, position = value, index
+    values = parameter.find(query) if parameter is not None and query else ()
     if found is None and not values:
-        return Reading(fault=fault) if fault is not None else _NOTHING
+        # Several headers, none of them Bearer, are not for us to judge.
+        return _NOTHING
     cleaned = parameter.remove(query) if parameter is not None and values else None
-    if fault is None and len(values) + (found is not None) > 1:
-        fault = Fault.REPEATED
-    if fault is not None:
-        return Reading(fault=fault, query=cleaned)
+    if (found is not None and fields > 1) or len(values) + (found is not None) > 1:
+        return Reading(fault=Fault.REPEATED, query=cleaned)
     if found is not None:
         if len(found) > max_token_bytes + 7:
             return Reading(fault=Fault.TOO_LONG)
-        token = found[6:].lstrip(b" ").rstrip(b" \t")
-        if found[6:7] != b" " or not _TOKEN.fullmatch(token):
+        token = found[7:].lstrip(b" ").rstrip(b" \t")
+        if found[6:7] != b" " or not _is_well_formed(token):
             return Reading(fault=Fault.MALFORMED)
-        return Reading(token=token.decode("ascii"), header=position)
+        return Reading(token.decode("ascii"), None, position)
     raw = values[0]
     if not parameter_allowed:
         return Reading(fault=Fault.WRONG_METHOD, query=cleaned)
     if len(raw) > max_token_bytes:
         return Reading(fault=Fault.TOO_LONG, query=cleaned)
     token = unquote_to_bytes(raw.replace(b"+", b" "))
-    if not _TOKEN.fullmatch(token):
+    if not _is_well_formed(token):
         return Reading(fault=Fault.MALFORMED, query=cleaned)
     return Reading(token=token.decode("ascii"), query=cleaned)
 
 
+def _is_well_formed(token: bytes) -> bool:
+    # Deleting what is allowed takes half the time of a regular expression.
+    return bool(token) and not token.translate(None, _TOKEN_CHARACTERS)
+
+
 def is_token(text: str, *, max_token_bytes: int = 8192) -> bool:
     """Whether ``text`` could be sent as a bearer token at all."""
-    return len(text) <= max_token_bytes and text.isascii() and _TOKEN.fullmatch(text.encode()) is not None
+    return len(text) <= max_token_bytes and text.isascii() and _is_well_formed(text.encode())
 
 
 @dataclass(frozen=True, slots=True)
