@@ -31,8 +31,12 @@ _LOOKUP_PATIENCE: Final = 1.0
 _LOOKUP_PAUSE: Final = 0.0005
 _WRITE_PATIENCE: Final = 5.0
 _KEPT_CONNECTIONS: Final = 4
+#: Steps of SQLite's machine (some 0.1 ms of them) between two looks at whether anybody still waits.
+_STEPS_BETWEEN_LOOKS: Final = 10_000
+# Python 3.11 has a class outside sqlite3.Error for "only one statement at a time".
+_SQLITE_ERRORS: Final = (sqlite3.Error, sqlite3.Warning)
 
-_DIALECT: Final = Dialect(
+DIALECT: Final = Dialect(
     identity="integer primary key",
     table_columns="select name from pragma_table_info(:table)",
 )
@@ -49,7 +53,7 @@ class SQLite:
         create: whether a missing file may be created.
     """
 
-    dialect = _DIALECT
+    dialect = DIALECT
 
     def __init__(
         self, path: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", create: bool = True
@@ -62,7 +66,7 @@ class SQLite:
         self._create = create
         self._pool: _Pool | None = None
         self._lookups: list[_SQLiteLookup] = []
-        self._forked = False
+        self._writing = 0
         _every_database.add(self)
 
     def __repr__(self) -> str:
@@ -97,23 +101,24 @@ class SQLite:
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
         """Run one reading statement on a kept connection that cannot write."""
+        self._check_process()
         pool = self._current_pool()
         try:
             async with asyncio.timeout(timeout):
-                connection = await pool.take()
+                kept = await pool.take()
                 try:
-                    cursor = await connection.execute(sql, parameters)
+                    cursor = await kept.connection.execute(sql, parameters)
                     rows = [tuple(row) for row in await cursor.fetchall()]
                     columns = tuple(column[0] for column in cursor.description or ())
                     await cursor.close()
                 except BaseException:
                     # Its thread may still be at work on the statement, so nobody else may have it.
-                    pool.drop(connection)
+                    pool.drop(kept)
                     raise
-                pool.give_back(connection)
+                pool.give_back(kept)
         except TimeoutError as error:
             raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
         return Result(columns, rows)
 
@@ -126,6 +131,7 @@ class SQLite:
 
     async def _transaction(self, steps: Steps[T]) -> T:
         connection = await self._connect("rw", timeout=_WRITE_PATIENCE)
+        self._writing += 1
         try:
             # FULL: what was acknowledged survives a power cut, in WAL too.
             await connection.execute_fetchall("pragma synchronous = full")
@@ -139,9 +145,10 @@ class SQLite:
                 raise
             await connection.execute_fetchall("commit")
             return result
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._failure(error) from error
         finally:
+            self._writing -= 1
             steps.close()
             await connection.close()
 
@@ -151,15 +158,25 @@ class SQLite:
         self._lookups.append(lookup)
         return lookup
 
-    def refuse_after_fork(self) -> None:
-        """Refuse from now on: locks do not pass to a forked process, so answers there would be stale."""
-        self._forked = self._pool is not None or any(lookup.is_open for lookup in self._lookups)
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse from now on if the file was open.
+
+        Locks do not pass to the child, and SQLite there believes that they do, so answers would be stale on
+        the parent's connections and on new ones.
+        """
+        inherited: list[object] = [held for lookup in self._lookups for held in lookup.leave()]
+        if self._pool is not None or self._writing:
+            inherited.append(self._pool)
+        if inherited:
+            _inherited_files.add(self._path)
+            _inherited_connections.extend(inherited)
+        self._pool = None
 
     def _current_pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
         if self._pool is None or self._pool.loop is not loop:
             if self._pool is not None:
-                self._pool.abandon()
+                self._pool.retire()
             self._pool = _Pool(self, loop)
         return self._pool
 
@@ -169,9 +186,11 @@ class SQLite:
         # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
         connection._thread.daemon = True
         try:
-            return await connection
+            await connection
+            connection.text_factory = _text
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        return connection
 
     def connect_here(self) -> sqlite3.Connection:
         """A connection for the calling thread that never writes and never waits."""
@@ -180,10 +199,10 @@ class SQLite:
             connection = sqlite3.connect(
                 self._uri("rw"), uri=True, timeout=0, isolation_level=None, check_same_thread=False
             )
-            # rw, so that the journal of a crashed writer can be rolled back; query_only, so that nothing is written.
-            connection.execute("pragma query_only = 1").fetchall()
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        # rw, so that the journal of a crashed writer can be rolled back; query_only, so that nothing is written.
+        connection.execute("pragma query_only = 1").fetchall()
         return connection
 
     def identity(self) -> tuple[int, int]:
@@ -195,7 +214,7 @@ class SQLite:
         return status.st_dev, status.st_ino
 
     def _check_process(self) -> None:
-        if self._forked:
+        if self._path in _inherited_files:
             raise StorageError(
                 f"{self.name} was opened before this process was forked: open databases in the worker, not before."
             )
@@ -203,7 +222,7 @@ class SQLite:
     def _uri(self, mode: str) -> str:
         return f"file:{quote(str(self._path))}?mode={mode}"
 
-    def _failure(self, error: sqlite3.Error) -> StorageError:
+    def _failure(self, error: Exception) -> StorageError:
         return StorageError(f"{self.name}: {_sentence(error)}")
 
 
@@ -218,10 +237,6 @@ class _SQLiteLookup:
         self._file = (0, 0)
         self._generation = 0
         self._look_again = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
 
     def version(self) -> object | None:
         try:
@@ -246,7 +261,17 @@ class _SQLiteLookup:
         cursor = self._current_cursor()
         # The version comes first: a commit between the two then costs one more read, never a stale answer.
         version = self._version(cursor)
-        rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+        try:
+            rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+        except sqlite3.OperationalError as error:
+            if hasattr(error, "sqlite_errorcode"):
+                raise
+            # Not SQLite but Python failed: some text is no UTF-8. That says something about this row only.
+            cursor.connection.text_factory = bytes
+            try:
+                rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+            finally:
+                cursor.connection.text_factory = str
         return version, rows[0] if rows else None
 
     def _version(self, cursor: sqlite3.Cursor) -> int:
@@ -274,6 +299,26 @@ class _SQLiteLookup:
             self._connection.close()
         self._connection = self._cursor = None
 
+    def leave(self) -> list[sqlite3.Connection]:
+        """Forget the connection without closing it, and hand it over."""
+        held = [] if self._connection is None else [self._connection]
+        self._connection = self._cursor = None
+        return held
+
+
+class _Kept:
+    """A connection of a pool, and the file that it was opened on."""
+
+    __slots__ = ("connection", "dropped", "file")
+
+    def __init__(self, connection: aiosqlite.Connection, file: tuple[int, int]) -> None:
+        self.connection = connection
+        self.file = file
+        self.dropped = False
+
+    def is_dropped(self) -> bool:
+        return self.dropped
+
 
 class _Pool:
     """A few connections that only read, for one event loop."""
@@ -281,12 +326,12 @@ class _Pool:
     def __init__(self, database: SQLite, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._database = database
-        self._idle: list[aiosqlite.Connection] = []
+        self._idle: list[_Kept] = []
         self._turn = asyncio.Semaphore(_KEPT_CONNECTIONS)
         self._file = (0, 0)
         self._closed = False
 
-    async def take(self) -> aiosqlite.Connection:
+    async def take(self) -> _Kept:
         await self._turn.acquire()
         try:
             file = self._database.identity()
@@ -295,33 +340,44 @@ class _Pool:
                 self._file = file
             if self._idle:
                 return self._idle.pop()
-            connection = await self._database._connect("rw", timeout=_LOOKUP_PATIENCE)
-            await connection.execute_fetchall("pragma query_only = 1")
-            return connection
+            kept = _Kept(await self._database._connect("rw", timeout=_LOOKUP_PATIENCE), file)
+            try:
+                await kept.connection.execute_fetchall("pragma query_only = 1")
+                # Stops a statement that begins only after its caller has gone, which interrupt() would miss.
+                await kept.connection.set_progress_handler(kept.is_dropped, _STEPS_BETWEEN_LOOKS)
+            except BaseException:
+                kept.connection.stop()
+                raise
+            return kept
         except BaseException:
             self._turn.release()
             raise
 
-    def give_back(self, connection: aiosqlite.Connection) -> None:
+    def give_back(self, kept: _Kept) -> None:
         self._turn.release()
-        if self._closed:
-            connection.stop()
+        if self._closed or kept.file != self._file:
+            kept.connection.stop()
         else:
-            self._idle.append(connection)
+            self._idle.append(kept)
 
-    def drop(self, connection: aiosqlite.Connection) -> None:
+    def drop(self, kept: _Kept) -> None:
         self._turn.release()
-        connection._conn.interrupt()
-        connection.stop()
+        kept.dropped = True
+        kept.connection.stop()
+
+    def retire(self) -> None:
+        """Let go without waiting: its event loop may have ended."""
+        self._closed = True
+        self.abandon()
 
     def abandon(self) -> None:
         while self._idle:
-            self._idle.pop().stop()
+            self._idle.pop().connection.stop()
 
     async def close(self) -> None:
         self._closed = True
         while self._idle:
-            await self._idle.pop().close()
+            await self._idle.pop().connection.close()
 
 
 async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
@@ -345,11 +401,19 @@ def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:
         rows = [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
 
 
+def _text(stored: bytes) -> str | bytes:
+    """Text, or the bytes of what is not: one damaged value must not make the rows around it unreadable."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
 def _is_read_only(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
 
 
-def _sentence(error: sqlite3.Error) -> str:
+def _sentence(error: Exception) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -367,11 +431,14 @@ def _sentence(error: sqlite3.Error) -> str:
 
 # Forking cannot be observed from an instance, and the hook cannot be removed again, so there is one for all.
 _every_database: weakref.WeakSet[SQLite] = weakref.WeakSet()
+_inherited_files: set[Path] = set()
+# Closing these in a child, be it by the garbage collector, could remove the journal that the parent uses.
+_inherited_connections: list[object] = []
 
 
 def _after_fork() -> None:
     for database in list(_every_database):
-        database.refuse_after_fork()
+        database.leave_to_parent()
 
 
 if hasattr(os, "register_at_fork"):

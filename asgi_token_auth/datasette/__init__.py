@@ -1,0 +1,160 @@
+"""The plugin for Datasette, and :func:`wrap_datasette`, which is the same plugin set up by hand.
+
+Supported are the stable 0.65 releases and the 1.0 alphas from 1.0a36. Everything that knows Datasette is in
+this package; its hooks are in this module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final
+
+from datasette import hookimpl
+from datasette.plugins import pm
+from datasette.utils import StartupError
+
+from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.datasette.configuration import PLUGIN
+from asgi_token_auth.datasette.handlers import managed_token_handler
+from asgi_token_auth.datasette.instance import InsideDatasette, configure, configured, startup_begins
+from asgi_token_auth.datasette.version import IS_1_0, check
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
+
+__all__ = ["wrap_datasette"]
+
+#: What people do to a table through Datasette's own pages and API.
+_TABLE_ACTIONS: Final = frozenset(
+    {
+        "alter-table",
+        "delete-row",
+        "drop-table",
+        "insert-row",
+        "set-column-type",
+        "update-row",
+        "view-table",
+    }
+)
+
+
+def wrap_datasette(datasette: Any, config: Mapping[str, Any] | None = None) -> TokenAuthMiddleware:
+    """Datasette's app with tokens in front of it, for a server of your own: ``uvicorn module:app``.
+
+    Args:
+        datasette: a ``Datasette`` that has not been started.
+        config: the configuration block. ``None``: the instance's own, under ``plugins: asgi-token-auth``.
+
+    Raises:
+        ConfigurationError: the block cannot work, there is none, or this Datasette is not supported.
+    """
+    check()
+    plugin = sys.modules[__name__]
+    if not pm.is_registered(plugin):
+        # No entry point is loaded where DATASETTE_LOAD_PLUGINS says so, or in a checkout that is not installed.
+        pm.register(plugin, name="asgi_token_auth")
+    try:
+        instance = configured(datasette) if config is None else configure(datasette, config)
+    except StartupError as error:
+        raise ConfigurationError(str(error)) from error
+    if instance is None:
+        raise ConfigurationError(
+            f"Nothing is configured: pass config=, or put the block under plugins: {PLUGIN} in Datasette's "
+            f"{'configuration' if IS_1_0 else 'metadata'}."
+        )
+    return instance.middleware(datasette.app())
+
+
+@hookimpl
+def asgi_wrapper(datasette: Any) -> Callable[[ASGIApp], ASGIApp]:
+    """Stand inside every app that Datasette builds, those of ``datasette.client`` included."""
+    # 0.65 asks for this inside its constructor, which is early enough to take the secrets out of its metadata
+    # before anybody can read them.
+    configured(datasette)
+    return lambda app: InsideDatasette(datasette, app)
+
+
+@hookimpl
+def prepare_jinja2_environment(env: Any, datasette: Any) -> None:
+    """Both versions call this first of all startup hooks."""
+    startup_begins(datasette)
+
+
+@hookimpl(trylast=True)
+def startup(datasette: Any) -> None:
+    """Refuse to start where a database is missing that even other plugins have not attached."""
+    instance = configured(datasette)
+    try:
+        if instance is not None:
+            instance.build()
+    except ConfigurationError as error:
+        raise StartupError(f"{PLUGIN}: {error}") from error
+
+
+@hookimpl(hookwrapper=True, tryfirst=True)
+def actor_from_request(datasette: Any, request: Any) -> Generator[None, Any, None]:
+    """A presented token decides alone."""
+    results = yield
+    outcome = request.scope.get(OUTCOME_KEY)
+    if not isinstance(outcome, Authenticated):
+        return
+    # What other plugins and Datasette itself make of the request is not even waited for: one of them could
+    # refuse it, or answer with somebody else.
+    for other in results.get_result():
+        if inspect.iscoroutine(other):
+            other.close()
+    # Datasette makes no further tokens for an actor that came by one, and knows such an actor by this key.
+    actor = outcome.actor()
+    actor.setdefault("token", outcome.auth.source)
+    results.force_result([actor])
+
+
+@hookimpl(tryfirst=True)
+def register_token_handler(datasette: Any) -> Any:
+    """``datasette.create_token()`` makes managed tokens where there are any."""
+    instance = configured(datasette)
+    if instance is None or not instance.configuration.manage_tokens:
+        return None
+    instance.build()
+    return None if instance.managed is None else managed_token_handler(instance.managed)
+
+
+@hookimpl
+def permission_resources_sql(datasette: Any, action: str) -> Any:
+    """Datasette 1.0: nobody reaches the token tables through table pages or by writing SQL."""
+    instance = configured(datasette)
+    if instance is None or instance.protected_database is None:
+        return None
+    if action == "execute-write-sql":
+        children: tuple[str | None, ...] = (None,)
+    elif action in _TABLE_ACTIONS:
+        children = instance.protected_tables
+    else:
+        return None
+    from datasette.permissions import PermissionSQL
+
+    # Names of their own, because all plugins' parameters meet in one query.
+    parameters: dict[str, Any] = {
+        "asgi_token_auth_database": instance.protected_database,
+        "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages",
+    }
+    rows = []
+    for number, child in enumerate(children):
+        parameters[f"asgi_token_auth_{number}"] = child
+        rows.append(
+            f"select :asgi_token_auth_database as parent, :asgi_token_auth_{number} as child, 0 as allow, "
+            ":asgi_token_auth_reason as reason"
+        )
+    return PermissionSQL(sql=" union all ".join(rows), params=parameters)
+
+
+@hookimpl(trylast=True)
+def permission_allowed(datasette: Any, action: str, resource: Any) -> bool | None:
+    """Datasette 0.65: the same. It takes the last answer that is not ``None``, hence ``trylast``."""
+    instance = configured(datasette)
+    if instance is None or instance.protected_database is None or action not in _TABLE_ACTIONS:
+        return None
+    if not isinstance(resource, tuple) or len(resource) != 2 or resource[0] != instance.protected_database:
+        return None
+    return False if str(resource[1]).lower() in instance.protected_tables else None

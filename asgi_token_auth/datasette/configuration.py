@@ -1,0 +1,88 @@
+"""The configuration block inside Datasette: where it stands, and what Datasette decides itself."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from datasette.plugins import pm
+
+from asgi_token_auth.config import Configuration, read_configuration
+from asgi_token_auth.datasette.version import IS_1_0, check
+from asgi_token_auth.errors import ConfigurationError
+
+PLUGIN: Final = "asgi-token-auth"
+PREDECESSOR: Final = "datasette-auth-tokens"
+
+#: Query parameters that Datasette reads itself.
+_PARAMETERS: Final = frozenset(
+    """
+    token sql next action actor parent child permission q database table name csrftoken path json source type
+    _size _sort _sort_desc _sort_by_desc _next _search _shape _labels _label _json _json_infinity _col _nocol _where
+    _through _trace _timelimit _nl _facet _nofacet _nosuggest _nocount _extra _ttl _stream _dl _header _blob_column
+    _blob_hash _filter_column _filter_op _filter_value _show_sql _hide_sql _memory _page _hash _config _format
+    """.split()
+)
+_PARAMETER_FAMILIES: Final = ("_facet", "_search", "_sort", "_col")
+
+
+def own_block(datasette: Any) -> Any:
+    """The raw block of this instance, or ``None``.
+
+    Read from where Datasette keeps it, because ``plugin_config()`` turns an unset ``$env`` into ``None``.
+    """
+    holder = datasette.config if IS_1_0 else datasette._metadata_local
+    plugins = (holder or {}).get("plugins")
+    if not isinstance(plugins, dict):
+        return None
+    section = next((name for name in (PLUGIN, PREDECESSOR) if plugins.get(name)), None)
+    if section is None:
+        return None
+    block = plugins[section]
+    if not IS_1_0:
+        # 0.65 publishes its metadata to everybody. A new object, because the old one may be the caller's.
+        masked = {**plugins, section: dict.fromkeys(block, "***") if isinstance(block, dict) else "***"}
+        datasette._metadata_local = {**holder, "plugins": masked}
+    return block
+
+
+def read_block(block: object) -> Configuration:
+    """Check a block for use inside Datasette.
+
+    Raises:
+        ConfigurationError: it cannot work, this Datasette is not supported, or the predecessor is installed too.
+    """
+    check()
+    for plugin in pm.get_plugins():
+        if getattr(plugin, "__name__", "").partition(".")[0] == "datasette_auth_tokens":
+            raise ConfigurationError(
+                f"{PREDECESSOR} is installed too, and two plugins cannot both own the tokens: uninstall it with "
+                f"pip uninstall {PREDECESSOR}. Its configuration and tokens keep working here."
+            )
+    configuration = read_configuration(block)
+    if configuration.required:
+        raise ConfigurationError(
+            "required: Datasette's own users cannot be seen from outside it; use Datasette's allow block instead."
+        )
+    if configuration.scopes:
+        raise ConfigurationError("scopes: Datasette has actions of its own; remove the key.")
+    parameter = configuration.param
+    if parameter is not None and (parameter in _PARAMETERS or parameter.startswith(_PARAMETER_FAMILIES)):
+        raise ConfigurationError(f"param: Datasette uses {parameter!r} itself; use _auth_token.")
+    if IS_1_0:
+        _check_1_0(configuration)
+    elif configuration.manage_tokens and configuration.manage_tokens_database is None:
+        raise ConfigurationError(
+            "manage_tokens_database: Datasette 0.65 has no lasting internal database; name an attached one."
+        )
+    return configuration
+
+
+def _check_1_0(configuration: Configuration) -> None:
+    if configuration.permissions is not None:
+        raise ConfigurationError(
+            "permissions: Datasette 1.0 has its own permissions block at the top of its configuration; move it there."
+        )
+    if configuration.signed_tokens is not None:
+        raise ConfigurationError("signed_tokens: Datasette 1.0 decides that; use its setting allow_signed_tokens.")
+    if configuration.max_signed_tokens_ttl is not None:
+        raise ConfigurationError("max_signed_tokens_ttl: Datasette 1.0 decides that; use its setting of the same name.")

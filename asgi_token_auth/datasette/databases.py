@@ -1,0 +1,111 @@
+"""Datasette's databases as stores and sources see them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from datasette.utils import sqlite_timelimit
+
+from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.sqlite import DIALECT, SQLite, drive_here
+from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.errors import StorageError
+
+T = TypeVar("T")
+
+#: Waits until Datasette has started: it prepares its internal database then, and plugins attach theirs.
+Started = Callable[[], Awaitable[None]]
+
+
+class AttachedFile(SQLite):
+    """A file that Datasette has open too: never created here, its journal mode left alone."""
+
+    def __init__(self, path: str, started: Started) -> None:
+        super().__init__(path, journal_mode=None, create=False)
+        self._wait_for_start = started
+
+    async def open(self) -> None:
+        """Wait for Datasette, then check that the file is a database."""
+        await self._wait_for_start()
+        await super().open()
+
+
+class AttachedDatabase:
+    """A database through Datasette's own connections, which know the SQL functions of its plugins.
+
+    In-memory databases exist on those connections only. Their reads go through the writing connection too,
+    because memory with a shared cache refuses to read what is being written.
+    """
+
+    dialect: Dialect = DIALECT
+
+    def __init__(self, database: Any, started: Started) -> None:
+        self._database = database
+        self._wait_for_start = started
+        self.name = f"Datasette's database {database.name}"
+
+    async def open(self) -> None:
+        """Wait for Datasette."""
+        await self._wait_for_start()
+
+    async def close(self) -> None:
+        """Nothing: Datasette closes it."""
+
+    async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
+        """Run one reading statement in one of Datasette's threads."""
+
+        def run(connection: sqlite3.Connection) -> Result:
+            with sqlite_timelimit(connection, timeout * 1000):
+                cursor = connection.execute(sql, parameters)
+                rows = [tuple(row) for row in cursor.fetchall()]
+            return Result(tuple(column[0] for column in cursor.description or ()), rows)
+
+        try:
+            # Datasette's threads may all be busy, which the limit inside one of them cannot see.
+            async with asyncio.timeout(timeout * 2):
+                return await self._run(run, reads=True)
+        except TimeoutError as error:
+            raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
+
+    async def transaction(self, steps: Steps[T]) -> T:
+        """Run ``steps`` on Datasette's writing connection."""
+
+        def run(connection: sqlite3.Connection) -> T:
+            if IS_1_0:
+                return drive_here(connection, steps)
+            with connection:
+                return drive_here(connection, steps)
+
+        return await self._run(run, reads=False)
+
+    def lookup(self, sql: str) -> UncachedLookup:
+        """A query for one row, asked anew each time."""
+        return UncachedLookup(self, sql)
+
+    async def _run(self, function: Callable[[sqlite3.Connection], T], *, reads: bool) -> T:
+        through_writer = self._database.is_memory or not reads
+        execute = self._database.execute_write_fn if through_writer else self._database.execute_fn
+        try:
+            result: T = await execute(function)
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.name}: {error}.") from error
+        return result
+
+
+class UncachedLookup:
+    """Rows by id from a database that cannot tell cheaply whether it has changed."""
+
+    def __init__(self, database: AttachedDatabase, sql: str) -> None:
+        self._database = database
+        self._sql = sql
+
+    def version(self) -> None:
+        """It cannot be told."""
+
+    async def fetch(self, row_id: int) -> tuple[None, Row | None]:
+        """The row as it is now."""
+        rows = (await self._database.query(self._sql, {"id": row_id}, timeout=1.0)).rows
+        return None, rows[0] if rows else None

@@ -1,0 +1,241 @@
+"""The plugin's state for one Datasette, kept on that instance: the plugin module is shared by all of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import ContextVar
+from typing import Any, Final
+
+from datasette.utils import StartupError, add_cors_headers
+
+from asgi_token_auth.authentication import Authenticated, CallableSource, Source
+from asgi_token_auth.config import Configuration, build_sources
+from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.datasette.configuration import PLUGIN, own_block, read_block
+from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedFile
+from asgi_token_auth.datasette.handlers import OtherHandlers
+from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
+from asgi_token_auth.sources.managed import ManagedTokens
+from asgi_token_auth.sources.signed import SignedTokens
+from asgi_token_auth.store import DEFAULT_TABLE, TokenStore
+from asgi_token_auth.tokens import SigningSecrets
+
+logger = logging.getLogger("asgi_token_auth")
+
+_STATE: Final = "_asgi_token_auth"
+
+# Set while an instance runs its startup hooks, so that what those hooks ask of us does not wait for them.
+_starting: ContextVar[Any] = ContextVar("asgi_token_auth_starting", default=None)
+
+
+def configured(datasette: Any) -> Instance | None:
+    """The state of this instance, read from its configuration the first time; ``None``: not configured.
+
+    Raises:
+        StartupError: the block cannot work. Datasette's command line prints its sentence.
+    """
+    try:
+        instance: Instance | None = getattr(datasette, _STATE)
+    except AttributeError:
+        instance = None
+        try:
+            block = own_block(datasette)
+            if block is not None:
+                instance = Instance(datasette, read_block(block))
+        except ConfigurationError as error:
+            raise StartupError(f"{PLUGIN}: {error}") from error
+        setattr(datasette, _STATE, instance)
+    return instance
+
+
+def configure(datasette: Any, block: object) -> Instance:
+    """Set the state by hand, in place of what the instance's configuration says.
+
+    Raises:
+        ConfigurationError: the block cannot work.
+    """
+    instance = Instance(datasette, read_block(block))
+    setattr(datasette, _STATE, instance)
+    return instance
+
+
+def startup_begins(datasette: Any) -> None:
+    """Called from inside Datasette's startup, before its hooks."""
+    _starting.set(datasette)
+
+
+class Instance:
+    """Made once, shared by every app object that Datasette builds. Nothing in it belongs to an event loop."""
+
+    def __init__(self, datasette: Any, configuration: Configuration) -> None:
+        self.datasette = datasette
+        self.configuration = configuration
+        self.managed: ManagedTokens | None = None
+        self._sources: list[Source | CallableSource] | None = None
+        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._secrets = self._signing_secrets()
+
+    @property
+    def protected_database(self) -> str | None:
+        """The attached database that holds the token tables, unless they are exposed on purpose."""
+        configuration = self.configuration
+        if configuration.manage_tokens and not configuration.expose_token_tables:
+            return configuration.manage_tokens_database
+        return None
+
+    @property
+    def protected_tables(self) -> tuple[str, ...]:
+        """The names of the store's tables."""
+        return (DEFAULT_TABLE, f"{DEFAULT_TABLE}_events", f"{DEFAULT_TABLE}_migrations")
+
+    def build(self) -> list[Source | CallableSource]:
+        """The sources, made on first use: what another plugin attaches at startup is there by then.
+
+        Raises:
+            ConfigurationError: a database is missing or cannot hold tokens.
+        """
+        if self._sources is None:
+            configuration = self.configuration
+            store = None
+            if configuration.manage_tokens:
+                store = TokenStore(self._token_database(), secret=self._secrets)
+            query_database = None if configuration.query_sql is None else self._query_database()
+            sources = build_sources(configuration, signed=self._signed(), store=store, query_database=query_database)
+            if IS_1_0:
+                sources.append(OtherHandlers(self.datasette))
+            self.managed = next((source for source in sources if isinstance(source, ManagedTokens)), None)
+            self._sources = sources
+        return self._sources
+
+    def middleware(self, app: ASGIApp) -> TokenAuthMiddleware:
+        """``app``, built from this Datasette, behind the sources."""
+        configuration = self.configuration
+        cors: dict[str, str] = {}
+        if self.datasette.cors:
+            add_cors_headers(cors)
+        return TokenAuthMiddleware(
+            _AfterStartup(self, app),
+            sources=self.build(),
+            parameter=configuration.param,
+            unknown=configuration.unknown,
+            realm=configuration.realm,
+            hide_credentials=configuration.hide_credentials,
+            # With the token's actor in place, a cookie could only bring in another one.
+            drop_cookies=True,
+            forbid=None if IS_1_0 else _forbid_restricted,
+            refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
+            resources=[_Startup(self)],
+        )
+
+    async def ensure_started(self) -> None:
+        """Run Datasette's startup if it has not run, once, whoever comes first; the others wait for it."""
+        if self.datasette._startup_invoked or _starting.get() is self.datasette:
+            return
+        loop = asyncio.get_running_loop()
+        if self._lock is None or self._lock[0] is not loop:
+            self._lock = (loop, asyncio.Lock())
+        async with self._lock[1]:
+            if not self.datasette._startup_invoked:
+                await self.datasette.invoke_startup()
+
+    def _signing_secrets(self) -> SigningSecrets:
+        # Datasette's own secret signs; those of the block are former ones that still verify.
+        own: str = self.datasette._secret
+        former = self.configuration.secret
+        earlier = SigningSecrets.of(former).reveal() if former is not None else []
+        secrets = SigningSecrets([*(value for value in earlier if value != own), own])
+        if secrets.weak:
+            logger.warning("Datasette's secret has fewer than 16 characters and may be guessed; use a longer one")
+        return secrets
+
+    def _signed(self) -> SignedTokens | None:
+        if IS_1_0:
+            setting = self.datasette.setting
+            if not setting("allow_signed_tokens"):
+                return None
+            return SignedTokens(self._secrets, max_ttl=setting("max_signed_tokens_ttl") or None)
+        if self.configuration.signed_tokens is False:
+            return None
+        return SignedTokens(self._secrets, max_ttl=self.configuration.max_signed_tokens_ttl)
+
+    def _token_database(self) -> Database:
+        name = self.configuration.manage_tokens_database
+        if name is None:
+            internal = self.datasette.get_internal_database()
+            if internal.is_temp_disk:
+                logger.warning(
+                    "managed tokens are in Datasette's temporary internal database: they are lost at a restart and "
+                    "not shared by workers. Start Datasette with --internal, or set manage_tokens_database"
+                )
+            return AttachedFile(internal.path, self.ensure_started)
+        attached = self._attached(name, "manage_tokens_database")
+        if attached.is_memory:
+            return AttachedDatabase(attached, self.ensure_started)
+        if not attached.is_mutable:
+            raise ConfigurationError(f"manage_tokens_database: {name} is attached as immutable and cannot hold tokens.")
+        return AttachedFile(attached.path, self.ensure_started)
+
+    def _query_database(self) -> Database:
+        name = self.configuration.query_database
+        attached = self.datasette.get_database() if name is None else self._attached(name, "query.database")
+        return AttachedDatabase(attached, self.ensure_started)
+
+    def _attached(self, name: str, key: str) -> Any:
+        if name not in self.datasette.databases:
+            known = ", ".join(sorted(self.datasette.databases)) or "none"
+            raise ConfigurationError(f"{key}: no database {name!r} is attached; attached: {known}.")
+        return self.datasette.databases[name]
+
+
+class InsideDatasette:
+    """The ASGI app inside Datasette's own. What is configured is looked up when a connection comes."""
+
+    def __init__(self, datasette: Any, app: ASGIApp) -> None:
+        self._datasette = datasette
+        self._app = app
+        self._built: tuple[Instance, TokenAuthMiddleware] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        instance = getattr(self._datasette, _STATE, None)
+        if instance is None:
+            await self._app(scope, receive, send)
+            return
+        if self._built is None or self._built[0] is not instance:
+            self._built = (instance, instance.middleware(self._app))
+        await self._built[1](scope, receive, send)
+
+
+class _AfterStartup:
+    """Holds requests back until Datasette has started: 0.65 lets the second one through while the first starts it."""
+
+    def __init__(self, instance: Instance, app: ASGIApp) -> None:
+        self._instance = instance
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._instance.ensure_started()
+        await self._app(scope, receive, send)
+
+
+class _Startup:
+    """Datasette's startup as a resource: it comes before the databases that its plugins may attach."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+
+    async def open(self) -> None:
+        await self._instance.ensure_started()
+
+    async def close(self) -> None:
+        """Nothing: Datasette closes itself."""
+
+
+def _forbid_restricted(outcome: Authenticated) -> str | None:
+    if outcome.restrictions is None:
+        return None
+    return "This token is restricted, and Datasette 0.65 cannot limit what a token may do. Use Datasette 1.0."
