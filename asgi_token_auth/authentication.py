@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
-from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.tokens import MANAGED_PREFIX, SIGNED_PREFIX
 
@@ -101,6 +101,11 @@ class TokenUser:
         return f"TokenUser(identity={self.identity!r})"
 
 
+# What an actor may hold that could be changed or could hold something that can. A plain function's actor need
+# not be JSON.
+_CONTAINERS: Final = (dict, list, tuple, set)
+
+
 class Authenticated:
     """The token is good: who it stands for and what it is limited to. Never changed once made."""
 
@@ -117,7 +122,7 @@ class Authenticated:
         restrictions: Restrictions | None = None,
     ) -> None:
         self._actor = dict(actor)
-        self._flat = not any(isinstance(value, (dict, list)) for value in actor.values())
+        self._flat = not any(isinstance(value, _CONTAINERS) for value in actor.values())
         self.restrictions = restrictions
         self.user = TokenUser(actor)
         self.auth = TokenAuth(
@@ -184,10 +189,12 @@ class Chain:
         open_: list[Source] = []
         last: list[Source] = []
         for source in sources:
-            if not isinstance(source, Source):
-                if not callable(source):
+            # A class has all the attributes of its instances.
+            if isinstance(source, type) or not isinstance(source, Source):
+                if isinstance(source, type) or not callable(source):
+                    kind = source if isinstance(source, type) else type(source)
                     raise ConfigurationError(
-                        f"sources: {type(source).__name__} is neither a source nor an async function of the token."
+                        f"sources: {kind.__name__} is neither a source nor an async function of the token."
                     )
                 last.append(_FromCallable(source))
                 continue
@@ -248,12 +255,19 @@ class _FromCallable:
 
 def actor_outcome(actor: Actor, *, source: Source, credential: Credential) -> Outcome:
     """The outcome for an actor that the operator's own data describes, ``_r`` included."""
-    restrictions = None
-    if "_r" in actor:
-        try:
-            restrictions = Restrictions.from_wire(actor["_r"])
-        except ValueError:
-            return Rejected(Reason.DAMAGED)
+    try:
+        return accept(actor, source=source, credential=credential)
+    except InvalidInput:
+        return Rejected(Reason.DAMAGED)
+
+
+def accept(actor: Actor, *, source: Source, credential: Credential) -> Authenticated:
+    """As :func:`actor_outcome`.
+
+    Raises:
+        InvalidInput: the actor's ``_r`` is no set of restrictions.
+    """
+    restrictions = Restrictions.from_wire(actor["_r"]) if "_r" in actor else None
 
     async def recheck() -> bool:
         return isinstance(await source.authenticate(credential), Authenticated)
@@ -277,4 +291,6 @@ def _copy(value: Any) -> Any:
         return {key: _copy(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_copy(inner) for inner in value]
-    return value
+    if isinstance(value, tuple):
+        return tuple(_copy(inner) for inner in value)
+    return value.copy() if isinstance(value, set) else value

@@ -20,7 +20,7 @@ from asgi_token_auth.middleware import ASGIApp, SignedIn, TokenAuthMiddleware
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens
-from asgi_token_auth.sources.static import StaticTokens
+from asgi_token_auth.sources.static import StaticTokens, check_token, checked_actor
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tokens import SecretInput, SigningSecrets
 
@@ -100,15 +100,10 @@ def from_config(
     """
     block = read_file(config) if isinstance(config, (str, os.PathLike)) else config
     configuration = read_configuration(block)
+    if signed_in is not None and not callable(signed_in):
+        raise ConfigurationError("signed_in: give an async function of the scope.")
     opened = _databases(databases)
-    needs_secret = configuration.manage_tokens or configuration.signed_tokens
-    given = secret if secret is not None else configuration.secret
-    if given is None and not needs_secret and os.environ.get("DATASETTE_SECRET") is None:
-        # Signed tokens are on unless switched off, but nobody can have made one without a secret.
-        signing = None
-    else:
-        signing = SigningSecrets.of(given)
-
+    signing = _signing(configuration, configuration.secret if secret is None else secret)
     store = None
     if configuration.manage_tokens:
         name = configuration.manage_tokens_database
@@ -135,6 +130,17 @@ def from_config(
         hide_credentials=configuration.hide_credentials,
         signed_in=signed_in,
     )
+
+
+def _signing(configuration: Configuration, given: SecretInput | None) -> SigningSecrets | None:
+    needed = configuration.manage_tokens or configuration.signed_tokens or configuration.max_signed_tokens_ttl
+    if given is None and not needed:
+        if configuration.signed_tokens is False:
+            return None
+        # Signed tokens are on unless switched off, but nobody can have made one without a secret.
+        if os.environ.get("DATASETTE_SECRET") is None:
+            return None
+    return SigningSecrets.of(given)
 
 
 def build_sources(
@@ -197,7 +203,7 @@ def read_configuration(block: object) -> Configuration:
     read = _Reader(block)
     query = read.value("query", dict, "an object with sql and database") or {}
     _only(query, ("sql", "database"), "query")
-    if "query" in block and not isinstance(query.get("sql"), str):
+    if "query" in block and (not isinstance(query.get("sql"), str) or not query["sql"].strip()):
         raise ConfigurationError("query.sql: give the SELECT as a string.")
     if not isinstance(query.get("database"), (str, type(None))):
         raise ConfigurationError("query.database: give the name of a database as a string.")
@@ -221,7 +227,7 @@ def read_configuration(block: object) -> Configuration:
             raise ConfigurationError(str(error).replace("parameter:", "param:", 1)) from error
     unknown = read.value("unknown", str, '"reject" or "pass"') or "reject"
     if unknown not in ("reject", "pass"):
-        raise ConfigurationError(f'unknown: {unknown!r} must be "reject" or "pass".')
+        raise ConfigurationError('unknown: must be "reject" or "pass".')
     signed = read.flag("signed_tokens", None)
     ttl = read.seconds("max_signed_tokens_ttl")
     if ttl is not None and signed is False:
@@ -233,7 +239,7 @@ def read_configuration(block: object) -> Configuration:
         query_database=query.get("database"),
         manage_tokens=bool(manage),
         manage_tokens_database=database,
-        secret=_secret(read.resolved("secret")),
+        secret=_secret(read.value("secret", (str, list), "a string or a list of strings, newest last")),
         permissions=_permissions(read.value("permissions", dict, "an object of actions and allow blocks")),
         signed_tokens=signed,
         max_signed_tokens_ttl=ttl,
@@ -243,7 +249,7 @@ def read_configuration(block: object) -> Configuration:
         hide_credentials=bool(read.flag("hide_credentials", True)),
         max_expires_after=read.seconds("max_expires_after"),
         tokens_may_manage_tokens=bool(read.flag("tokens_may_manage_tokens", False)),
-        scopes=_scopes(block.get("scopes")),
+        scopes=_scopes(read.value("scopes", (list, dict), "a list of names, or an object of names and descriptions")),
         expose_token_tables=bool(read.flag("expose_token_tables", False)),
         encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))),
         secrets_database=secrets.get("database"),
@@ -256,13 +262,13 @@ class _Reader:
     def __init__(self, block: Mapping[str, Any]) -> None:
         self._block = block
 
-    def resolved(self, key: str) -> Any:
-        return resolve(self._block.get(key), key)
-
-    def value(self, key: str, kind: type, what: str) -> Any:
+    def value(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
         if key not in self._block:
             return None
-        value = self.resolved(key)
+        try:
+            value = resolve(self._block[key], key)
+        except RecursionError as error:
+            raise ConfigurationError(f"{key}: is nested too deeply.") from error
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ConfigurationError(f"{key}: must be {what}, not {_kind(value)}.")
         if value == "":
@@ -331,11 +337,9 @@ def _tokens(entries: list[Any] | None) -> dict[str, Actor]:
             raise ConfigurationError(f"{where} must be an object with token and actor and nothing else.")
         if "token" not in entry:
             raise ConfigurationError(f"{where} has no token; add one.")
-        token, actor = entry["token"], entry.get("actor")
-        if not isinstance(token, str):
-            raise ConfigurationError(f"{where} has a token that is {_kind(token)}; put it in quotes.")
-        if not isinstance(actor, dict):
-            raise ConfigurationError(f'{where} needs an actor that is an object, for example {{"id": "bot"}}.')
+        token = entry["token"]
+        check_token(token, where)
+        actor = checked_actor(entry.get("actor"), where)
         if token in tokens and tokens[token] != actor:
             raise ConfigurationError(f"{where} repeats the token of another entry with another actor; remove one.")
         tokens[token] = actor
@@ -362,7 +366,8 @@ def _permissions(value: dict[str, Any] | None) -> Mapping[str, Any] | None:
 def _scopes(value: Any) -> dict[str, str]:
     if value is None:
         return {}
-    named = dict.fromkeys(value, "") if isinstance(value, list) and all(isinstance(s, str) for s in value) else value
+    listed = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    named = dict.fromkeys(value, "") if listed else value
     if not isinstance(named, dict) or not all(
         isinstance(name, str) and name and isinstance(description, str) for name, description in named.items()
     ):
@@ -378,24 +383,38 @@ def _keys(value: Any) -> tuple[str, ...]:
 
 
 def _databases(databases: Mapping[str, str | os.PathLike[str] | Database] | None) -> dict[str, Database]:
+    if databases is not None and not isinstance(databases, Mapping):
+        raise ConfigurationError(
+            'databases: give an object from name to database, for example {"tokens": "tokens.db"}.'
+        )
     opened: dict[str, Database] = {}
     for name, given in (databases or {}).items():
+        where = f"databases.{name}"
         if isinstance(given, str) and given.startswith(("postgres://", "postgresql://")):
-            raise ConfigurationError(f"databases.{name}: this release keeps tokens in SQLite; give the path of a file.")
-        opened[name] = SQLite(given) if isinstance(given, (str, os.PathLike)) else given
+            raise ConfigurationError(f"{where}: this release keeps tokens in SQLite; give the path of a file.")
+        if isinstance(given, (str, os.PathLike)):
+            try:
+                opened[name] = SQLite(given)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{where}: {error}") from error
+        elif hasattr(given, "transaction") and hasattr(given, "lookup"):
+            opened[name] = given
+        else:
+            raise ConfigurationError(f"{where}: must be the path of a file or a Database, not {_kind(given)}.")
     return opened
 
 
 def _database(databases: dict[str, Database], name: str | None, key: str) -> Database:
+    known = ", ".join(sorted(databases))
     if name is None:
         if len(databases) == 1:
             return next(iter(databases.values()))
         if not databases:
             raise ConfigurationError(f'{key}: no database is known; pass databases={{"tokens": "tokens.db"}}.')
-        raise ConfigurationError(f"{key}: name one of the databases: {', '.join(sorted(databases))}.")
+        raise ConfigurationError(f"{key}: name one of the databases: {known}.")
     if name not in databases:
-        known = ", ".join(sorted(databases)) or "none"
-        raise ConfigurationError(f"{key}: there is no database {name!r} in databases=; known: {known}.")
+        # The name is not repeated: it may be a connection string with a password, given in the wrong place.
+        raise ConfigurationError(f"{key}: names no entry of databases=; they are: {known or 'none'}.")
     return databases[name]
 
 

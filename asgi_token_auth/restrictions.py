@@ -6,14 +6,19 @@ An empty set allows nothing. "Unrestricted" is not a value of this type: it is `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from asgi_token_auth.errors import InvalidInput
 
+T = TypeVar("T")
+
 Actions: TypeAlias = tuple[str, ...]
+
+#: One permission: a database and a resource, ``None`` for every one, and the long name of an action.
+_Grant: TypeAlias = tuple[str | None, str | None, str]
 
 #: Datasette's own abbreviations. Tokens carry either form and both mean the same.
 DATASETTE_ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
@@ -43,6 +48,20 @@ DATASETTE_ABBREVIATIONS: Mapping[str, str] = MappingProxyType(
 )
 _FULL_NAMES: Mapping[str, str] = MappingProxyType({abbr: name for name, abbr in DATASETTE_ABBREVIATIONS.items()})
 
+# Actions on tables and views, whose names SQLite compares without regard to case. Queries, and whatever other
+# actions act on, are named exactly.
+_TABLE_ACTIONS: Final = frozenset(
+    (
+        "view-table",
+        "insert-row",
+        "delete-row",
+        "update-row",
+        "alter-table",
+        "set-column-type",
+        "drop-table",
+        "drop-view",
+    )
+)
 # SQLite folds ASCII only when it compares names, so str.lower() would join names that differ.
 _FOLD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
@@ -57,12 +76,21 @@ class Restrictions:
     """The actions a token is limited to: everywhere, in one database, on one resource of a database.
 
     Build one with :meth:`allow_all`, :meth:`allow_database` and :meth:`allow_resource`, each of which
-    returns a new value. ``Restrictions()`` allows nothing at all.
+    returns a new value. ``Restrictions()`` allows nothing at all. Nothing of what is passed in is shared, so
+    a value never changes.
+
+    Raises:
+        InvalidInput: something else than names of actions, by database, by resource.
     """
 
     all: Actions = ()
     database: Mapping[str, Actions] = field(default_factory=lambda: MappingProxyType({}))
     resource: Mapping[str, Mapping[str, Actions]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "all", _actions(self.all))
+        object.__setattr__(self, "database", _by_name(self.database, _actions))
+        object.__setattr__(self, "resource", _by_name(self.resource, lambda resources: _by_name(resources, _actions)))
 
     def allow_all(self, action: str) -> Restrictions:
         """The same, and ``action`` on everything."""
@@ -71,8 +99,8 @@ class Restrictions:
     def allow_database(self, database: str, action: str) -> Restrictions:
         """The same, and ``action`` on ``database`` and everything in it."""
         _text(database, "a database")
-        merged = {**self.database, database: _with(self.database.get(database, ()), _text(action, "an action"))}
-        return replace(self, database=MappingProxyType(merged))
+        actions = _with(self.database.get(database, ()), _text(action, "an action"))
+        return replace(self, database={**self.database, database: actions})
 
     def allow_resource(self, database: str, resource: str, action: str) -> Restrictions:
         """The same, and ``action`` on one table, view or query of ``database``."""
@@ -80,12 +108,12 @@ class Restrictions:
         _text(resource, "a resource")
         inner = dict(self.resource.get(database, {}))
         inner[resource] = _with(inner.get(resource, ()), _text(action, "an action"))
-        return replace(self, resource=MappingProxyType({**self.resource, database: MappingProxyType(inner)}))
+        return replace(self, resource={**self.resource, database: inner})
 
     def allows(self, action: str, database: str | None = None, resource: str | None = None) -> bool:
         """Whether ``action`` is within these restrictions, by the rules of Datasette 1.0.
 
-        An abbreviation and its long name mean the same. Resource names are compared as SQLite compares
+        An abbreviation and its long name mean the same. Tables and views are compared as SQLite compares
         them: ASCII letters without regard to case.
         """
         wanted = full_name(action)
@@ -97,26 +125,31 @@ class Restrictions:
             return True
         if resource is None:
             return False
-        folded = resource.translate(_FOLD)
+        name = _comparable(resource, wanted)
         return any(
-            name.translate(_FOLD) == folded and _holds(actions, wanted)
-            for name, actions in self.resource.get(database, {}).items()
+            _comparable(listed, wanted) == name and _holds(actions, wanted)
+            for listed, actions in self.resource.get(database, {}).items()
         )
 
     def is_subset(self, other: Restrictions | None) -> bool:
         """Whether ``other`` (``None``: unrestricted) allows everything that these restrictions allow."""
-        return other is None or all(other._covers(*grant) for grant in self._grants())
+        if other is None:
+            return True
+        theirs = {_key(grant) for grant in other._grants()}
+        return all(_covered(_key(grant), theirs) for grant in self._grants())
 
     def intersect(self, other: Restrictions | None) -> Restrictions:
         """What both allow. ``None`` is unrestricted, so it takes nothing away."""
         if other is None:
             return self
-        both = Restrictions()
+        both: dict[_Grant, _Grant] = {}
         for one, two in ((self, other), (other, self)):
-            for database, resource, action in one._grants():
-                if two._covers(database, resource, action) and not both._covers(database, resource, action):
-                    both = both._granting(database, resource, action)
-        return both
+            theirs = {_key(grant) for grant in two._grants()}
+            for grant in one._grants():
+                key = _key(grant)
+                if _covered(key, theirs) and not _covered(key, both):
+                    both[key] = grant
+        return _of_grants(both.values())
 
     def to_wire(self, abbreviations: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The ``_r`` object, with keys in Datasette's order. ``abbreviations`` maps long names to short."""
@@ -143,49 +176,52 @@ class Restrictions:
         """
         if not isinstance(value, dict) or not value.keys() <= {"a", "d", "r"}:
             raise InvalidInput("Restrictions must be an object with no keys but a, d and r.")
-        return cls(
-            all=_actions(value.get("a", [])),
-            database=MappingProxyType({name: _actions(actions) for name, actions in _items(value.get("d", {}))}),
-            resource=MappingProxyType(
-                {
-                    database: MappingProxyType({name: _actions(actions) for name, actions in _items(resources)})
-                    for database, resources in _items(value.get("r", {}))
-                }
-            ),
-        )
+        return cls(all=value.get("a", ()), database=value.get("d", {}), resource=value.get("r", {}))
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_wire(), sort_keys=True))
 
-    def _grants(self) -> Iterator[tuple[str | None, str | None, str]]:
+    def _grants(self) -> Iterator[_Grant]:
         for action in self.all:
-            yield None, None, action
+            yield None, None, full_name(action)
         for database, actions in self.database.items():
             for action in actions:
-                yield database, None, action
+                yield database, None, full_name(action)
         for database, resources in self.resource.items():
             for resource, actions in resources.items():
                 for action in actions:
-                    yield database, resource, action
+                    yield database, resource, full_name(action)
 
-    def _covers(self, database: str | None, resource: str | None, action: str) -> bool:
-        # Exact names, unlike allows(): whether case matters depends on the kind of resource, which is
-        # unknown here, and a wrong "no" costs a refusal where a wrong "yes" would be a right gained.
-        wanted = full_name(action)
-        if _holds(self.all, wanted):
-            return True
-        if database is None:
-            return False
-        if _holds(self.database.get(database, ()), wanted):
-            return True
-        return resource is not None and _holds(self.resource.get(database, {}).get(resource, ()), wanted)
 
-    def _granting(self, database: str | None, resource: str | None, action: str) -> Restrictions:
+def _key(grant: _Grant) -> _Grant:
+    database, resource, action = grant
+    return grant if resource is None else (database, _comparable(resource, action), action)
+
+
+def _covered(key: _Grant, grants: Container[_Grant]) -> bool:
+    """Whether ``grants`` hold this one or a wider one."""
+    database, resource, action = key
+    return (
+        (None, None, action) in grants or (database, None, action) in grants or (database, resource, action) in grants
+    )
+
+
+def _of_grants(grants: Iterable[_Grant]) -> Restrictions:
+    everywhere: list[str] = []
+    databases: dict[str, list[str]] = {}
+    resources: dict[str, dict[str, list[str]]] = {}
+    for database, resource, action in grants:
         if database is None:
-            return self.allow_all(action)
-        if resource is None:
-            return self.allow_database(database, action)
-        return self.allow_resource(database, resource, action)
+            everywhere.append(action)
+        elif resource is None:
+            databases.setdefault(database, []).append(action)
+        else:
+            resources.setdefault(database, {}).setdefault(resource, []).append(action)
+    return Restrictions.from_wire({"a": everywhere, "d": databases, "r": resources})
+
+
+def _comparable(resource: str, action: str) -> str:
+    return resource.translate(_FOLD) if action in _TABLE_ACTIONS else resource
 
 
 def _holds(actions: Actions, wanted: str) -> bool:
@@ -203,12 +239,12 @@ def _text(value: object, what: str) -> str:
 
 
 def _actions(value: object) -> Actions:
-    if not isinstance(value, list) or not all(isinstance(action, str) for action in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(action, str) for action in value):
         raise InvalidInput("Restrictions must hold lists of action names.")
     return tuple(value)
 
 
-def _items(value: object) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise InvalidInput("Restrictions under d and r must be objects keyed by name.")
-    return list(value.items())
+def _by_name(value: object, read: Callable[[object], T]) -> Mapping[str, T]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidInput("Restrictions of databases and of resources must be objects keyed by name.")
+    return MappingProxyType({name: read(inner) for name, inner in value.items()})

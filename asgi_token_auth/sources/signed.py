@@ -74,14 +74,14 @@ class SignedTokens:
         given = (restrict_all, restrict_database, restrict_resource)
         if any(argument is not None for argument in given):
             restrictions = Restrictions()
-            for action in restrict_all or ():
+            for action in _actions(restrict_all or (), "restrict_all"):
                 restrictions = restrictions.allow_all(action)
-            for database, actions in (restrict_database or {}).items():
-                for action in actions:
+            for database, actions in _items(restrict_database or {}, "restrict_database"):
+                for action in _actions(actions, "restrict_database"):
                     restrictions = restrictions.allow_database(database, action)
-            for database, resources in (restrict_resource or {}).items():
-                for resource, actions in resources.items():
-                    for action in actions:
+            for database, resources in _items(restrict_resource or {}, "restrict_resource"):
+                for resource, actions in _items(resources, "restrict_resource"):
+                    for action in _actions(actions, "restrict_resource"):
                         restrictions = restrictions.allow_resource(database, resource, action)
             payload["_r"] = restrictions.to_wire(DATASETTE_ABBREVIATIONS)
         try:
@@ -91,6 +91,8 @@ class SignedTokens:
 
     async def authenticate(self, credential: Credential) -> Outcome:
         """Check the signature, then every field, then the time."""
+        if not credential.token.startswith(SIGNED_PREFIX):
+            return None
         data = self._signer.verify(credential.token[len(SIGNED_PREFIX) :])
         if data is None:
             return Rejected(Reason.BAD_SIGNATURE)
@@ -119,6 +121,8 @@ class SignedTokens:
             raise ValueError("no whole seconds")
         if not (isinstance(actor_id, str) and actor_id) and type(actor_id) is not int:
             raise ValueError("no actor id")
+        # JSON can spell lone surrogates, which no app could send on; encoding them is a ValueError.
+        str(actor_id).encode()
         if self._max_ttl is not None:
             duration = self._max_ttl if duration is None else min(duration, self._max_ttl)
         actor: dict[str, Any] = {"id": actor_id, "token": "dstok"}
@@ -130,6 +134,19 @@ class SignedTokens:
             return actor, None, restrictions
         actor["token_expires"] = created + duration
         return actor, created + duration, restrictions
+
+
+def _actions(value: object, argument: str) -> Iterable[str]:
+    # A string is an iterable of its letters, which are no actions.
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidInput(f"{argument}: give a list of action names.")
+    return value
+
+
+def _items(value: object, argument: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{argument}: give an object keyed by name.")
+    return value.items()
 
 
 def _seconds(value: object) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
 import logging
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +14,11 @@ from asgi_token_auth.authentication import (
     Authenticated,
     Credential,
     Outcome,
-    Rejected,
-    actor_outcome,
+    accept,
 )
 from asgi_token_auth.bearer import is_token
-from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.errors import ConfigurationError, InvalidInput
+from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens import MIN_SECRET_LENGTH
 
 logger = logging.getLogger("asgi_token_auth")
@@ -38,37 +37,41 @@ class StaticTokens:
     exact = True
 
     def __init__(self, tokens: Mapping[str, Actor]) -> None:
-        # Digests under a random key as dictionary keys: how long a comparison takes says nothing of a token.
-        self._key = secrets.token_bytes(32)
-        self._outcomes: dict[bytes, Authenticated] = {}
+        if not isinstance(tokens, Mapping):
+            raise ConfigurationError('tokens: give an object from token to actor, for example {token: {"id": "bot"}}.')
+        # Found by Python's hash, whose key is new in every process, and then compared in constant time: how long
+        # it takes says nothing of a token.
+        self._known: dict[int, list[tuple[str, Authenticated]]] = {}
         for number, (token, actor) in enumerate(tokens.items(), start=1):
-            _check_token(token, f"tokens: number {number}")
-            _check_actor(actor, f"tokens: number {number}")
-            outcome = actor_outcome(_plain(actor), source=self, credential=Credential(token))
-            if outcome is None or isinstance(outcome, Rejected):
-                raise ConfigurationError(
-                    f"tokens: number {number} has `_r` that are no restrictions; use an object of a, d and r."
-                )
+            check_token(token, f"tokens: number {number}")
+            plain = checked_actor(actor, f"tokens: number {number}")
+            outcome = accept(plain, source=self, credential=Credential(token))
             if len(token) < MIN_SECRET_LENGTH:
                 logger.warning(
                     "the hard-coded token of actor %r has fewer than %d characters and may be guessed",
                     outcome.user.identity,
                     MIN_SECRET_LENGTH,
                 )
-            self._outcomes[self._digest(token)] = outcome
+            self._known.setdefault(hash(token), []).append((token, outcome))
 
     def __repr__(self) -> str:
-        return f"StaticTokens(<{len(self._outcomes)} hidden>)"
+        return f"StaticTokens(<{sum(map(len, self._known.values()))} hidden>)"
 
     async def authenticate(self, credential: Credential) -> Outcome:
         """The actor of exactly this token."""
-        return self._outcomes.get(self._digest(credential.token))
+        token = credential.token
+        for known, outcome in self._known.get(hash(token), ()):
+            if hmac.compare_digest(known, token):
+                return outcome
+        return None
 
-    def _digest(self, token: str) -> bytes:
-        return hashlib.blake2b(token.encode(), key=self._key, digest_size=16).digest()
 
+def check_token(token: object, where: str) -> None:
+    """Refuse what cannot be a hard-coded token. ``where`` begins the message, which never quotes the token.
 
-def _check_token(token: object, where: str) -> None:
+    Raises:
+        ConfigurationError: as it says.
+    """
     if not isinstance(token, str):
         raise ConfigurationError(f"{where} has a token that is not a string; put it in quotes.")
     if not token:
@@ -84,18 +87,31 @@ def _check_token(token: object, where: str) -> None:
         )
 
 
-def _check_actor(actor: object, where: str) -> None:
+def checked_actor(actor: object, where: str) -> dict[str, Any]:
+    """A copy of ``actor`` as plain JSON data, which shares nothing with it. ``where`` begins every message.
+
+    Raises:
+        ConfigurationError: it cannot be an actor.
+    """
     if not isinstance(actor, Mapping) or not actor:
         raise ConfigurationError(f'{where} needs an actor that is an object, for example {{"id": "bot"}}.')
-    if actor.get("id") in (None, ""):
+    actor_id = actor.get("id")
+    if actor_id is None or actor_id == "":
         raise ConfigurationError(f'{where} has an actor without an id; add one, for example {{"id": "bot"}}.')
+    if isinstance(actor_id, bool) or not isinstance(actor_id, (str, int)):
+        raise ConfigurationError(f'{where} has an actor whose id is no string; give one, for example {{"id": "bot"}}.')
     try:
-        json.dumps(dict(actor))
-    except (TypeError, ValueError) as error:
+        text = json.dumps(dict(actor), allow_nan=False, ensure_ascii=False)
+        # JSON can spell lone surrogates, which no app could send on.
+        text.encode()
+        copied: dict[str, Any] = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{where} has an actor that is not plain JSON data.") from error
-
-
-def _plain(actor: Actor) -> dict[str, Any]:
-    # Through JSON, so that nothing of the caller's is shared and tuples become lists.
-    copied: dict[str, Any] = json.loads(json.dumps(dict(actor)))
+    if "_r" in copied:
+        try:
+            Restrictions.from_wire(copied["_r"])
+        except InvalidInput as error:
+            raise ConfigurationError(
+                f"{where} has an actor whose `_r` is no set of restrictions; use an object of a, d and r."
+            ) from error
     return copied
