@@ -22,8 +22,9 @@ from asgi_token_auth.datasette.instance import InsideDatasette, configure, confi
 from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
+from asgi_token_auth.store import TokenStore
 
-__all__ = ["wrap_datasette"]
+__all__ = ["token_store", "wrap_datasette"]
 
 #: What people do to a table through Datasette's own pages and API.
 _TABLE_ACTIONS: Final = frozenset(
@@ -64,6 +65,20 @@ def wrap_datasette(datasette: Any, config: Mapping[str, Any] | None = None) -> T
             f"{'configuration' if IS_1_0 else 'metadata'}."
         )
     return instance.middleware(datasette.app())
+
+
+def token_store(datasette: Any) -> TokenStore:
+    """The store of this instance's managed tokens, to issue and revoke them from code.
+
+    Raises:
+        ConfigurationError: ``manage_tokens`` is not on.
+    """
+    instance = configured(datasette)
+    if instance is not None:
+        instance.build()
+    if instance is None or instance.managed is None:
+        raise ConfigurationError("manage_tokens: is not on for this Datasette, so there is no store of tokens.")
+    return instance.managed.store
 
 
 @hookimpl
