@@ -1,0 +1,713 @@
+"""One request or websocket through the middleware: what is refused and how, and what the app gets to see."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgi import SECRET, App, Headers, Message, Scripted, ask, authenticated, bearer, http, websocket
+from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.authentication import requires
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from asgi_token_auth import (
+    Actor,
+    Authenticated,
+    ConfigurationError,
+    ManagedTokens,
+    Outcome,
+    Reason,
+    Rejected,
+    Restrictions,
+    SQLTokens,
+    StaticTokens,
+    StorageError,
+    TokenAuthMiddleware,
+    TokenEvent,
+    TokenStore,
+)
+from asgi_token_auth.databases.sqlite import SQLite
+
+pytestmark = pytest.mark.anyio
+
+GOOD = "good-token-0123456789"
+INVALID = 'Bearer realm="api", error="invalid_token", error_description="The access token is not valid."'
+TWO = "Send exactly one access token: one Authorization header or one query parameter."
+BROKEN = "The access token is malformed: send `Authorization: Bearer <token>`."
+LONG = "The access token is too long."
+METHOD = "An access token in the query string is accepted on GET and HEAD only."
+DOWN = "The access token cannot be checked at the moment. Try again soon."
+NEEDED = "An access token is required: send `Authorization: Bearer <token>`."
+
+
+def sources() -> list[Any]:
+    answers: dict[str, Outcome | BaseException] = {
+        "own_good": authenticated(),
+        "own_signature": Rejected(Reason.BAD_SIGNATURE),
+        "own_malformed": Rejected(Reason.MALFORMED),
+        "own_revoked": Rejected(Reason.REVOKED, 7),
+        "own_expired": Rejected(Reason.EXPIRED, 7),
+        "own_row": Rejected(Reason.UNKNOWN_TOKEN, 7),
+        "own_damaged": Rejected(Reason.DAMAGED, 7),
+        "own_off": Rejected(Reason.SWITCHED_OFF),
+        "own_future": Rejected(Reason.NOT_YET_VALID),
+        "own_locked": StorageError("locked"),
+        "own_bug": ZeroDivisionError("1/0"),
+    }
+    wrong = Scripted({"4-wrong": Rejected(Reason.WRONG_SECRET)}, name="sql")
+    return [StaticTokens({GOOD: {"id": "bot"}}), Scripted(answers, prefixes=("own_",)), wrong]
+
+
+@dataclass
+class Row:
+    """One line of the table: what came, and the answer. ``status`` 200 means that the app answers."""
+
+    name: str
+    status: int
+    message: str = ""
+    challenge: str | None = None
+    headers: Headers = field(default_factory=list)
+    query: bytes = b""
+    method: str = "GET"
+    options: dict[str, Any] = field(default_factory=dict)
+    #: Where a websocket, which has no method, is answered differently.
+    websocket_status: int | None = None
+
+
+def invalid_request(message: str) -> str:
+    return f'Bearer realm="api", error="invalid_request", error_description="{message}"'
+
+
+def refused(name: str, token: str, message: str = "The access token is not valid.") -> Row:
+    said = f'Bearer realm="api", error="invalid_token", error_description="{message}"'
+    return Row(name, 401, message, said, headers=[bearer(token)])
+
+
+def unreadable(name: str, message: str, headers: Headers, **more: Any) -> Row:
+    return Row(name, 400, message, invalid_request(message), headers=headers, **more)
+
+
+BASIC = (b"authorization", b"Basic dXNlcjpwYXNz")
+ROWS = [
+    Row("no credential passes", 200),
+    Row("another scheme passes", 200, headers=[BASIC]),
+    Row("an identity header is no credential", 200, headers=[(b"x-remote-user", b"root")]),
+    Row("a hard-coded token passes", 200, headers=[bearer(GOOD)]),
+    Row("a token of a prefix passes", 200, headers=[bearer("own_good")]),
+    Row("a token in the parameter passes", 200, query=b"_auth_token=own_good"),
+    Row("the parameter is read beside another scheme", 200, headers=[BASIC], query=b"_auth_token=own_good"),
+    unreadable("two headers", TWO, [bearer(GOOD), bearer(GOOD)]),
+    unreadable("a bearer header beside another scheme", TWO, [bearer(GOOD), BASIC]),
+    unreadable("the parameter twice", TWO, [], query=b"_auth_token=own_good&_auth_token=own_good"),
+    unreadable("header and parameter", TWO, [bearer(GOOD)], query=b"_auth_token=own_good"),
+    unreadable("header and an empty parameter", TWO, [bearer(GOOD)], query=b"_auth_token="),
+    unreadable("two headers joined by a proxy", BROKEN, [(b"authorization", b"Bearer a, Bearer b")]),
+    unreadable("the bare word", BROKEN, [(b"authorization", b"Bearer")]),
+    unreadable("bytes that are no token", BROKEN, [(b"authorization", b"Bearer caf\xc3\xa9")]),
+    unreadable("an empty parameter", BROKEN, [], query=b"_auth_token="),
+    unreadable("a header that is too long", LONG, [bearer("x" * 9000)]),
+    unreadable("a parameter that is too long", LONG, [], query=b"_auth_token=" + b"x" * 9000),
+    unreadable("the parameter on POST", METHOD, [], query=b"_auth_token=own_good", method="POST", websocket_status=200),
+    refused("a bad signature", "own_signature"),
+    refused("a payload that cannot be read", "own_malformed"),
+    refused("a revoked token", "own_revoked", "The access token has been revoked."),
+    refused("an expired token", "own_expired", "The access token has expired."),
+    refused("a row that is not there", "own_row"),
+    refused("a damaged row", "own_damaged"),
+    refused("a kind that is switched off", "own_off"),
+    refused("a token of the future", "own_future"),
+    refused("a token that the owner of its prefix does not know", "own_nobody"),
+    refused("a token that nobody claims", "nobody"),
+    refused("a reserved prefix that nobody owns", "dsatok_x.y"),
+    refused("a wrong SQL secret", "4-wrong"),
+    Row("unknown, and unknown passes", 200, headers=[bearer("nobody")], options={"unknown": "pass"}),
+    Row("a wrong SQL secret, and unknown passes", 200, headers=[bearer("4-wrong")], options={"unknown": "pass"}),
+    Row(
+        "a bad signature is not unknown",
+        401,
+        "The access token is not valid.",
+        INVALID,
+        headers=[bearer("own_signature")],
+        options={"unknown": "pass"},
+    ),
+    Row("a database that is locked", 503, DOWN, headers=[bearer("own_locked")]),
+    Row("a source that raises anything", 503, DOWN, headers=[bearer("own_bug")]),
+    Row("nobody, where somebody is required", 401, NEEDED, 'Bearer realm="api"', options={"required": True}),
+    Row("a token, where somebody is required", 200, headers=[bearer(GOOD)], options={"required": True}),
+    Row(
+        "an unknown token passes nowhere where somebody is required",
+        401,
+        NEEDED,
+        'Bearer realm="api"',
+        headers=[bearer("nobody")],
+        options={"required": True, "unknown": "pass"},
+    ),
+    Row(
+        "a good token that this app cannot take",
+        403,
+        "Not here.",
+        'Bearer realm="api", error="insufficient_scope", error_description="Not here."',
+        headers=[bearer(GOOD)],
+        options={"forbid": lambda outcome: "Not here."},
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("kind", ["http", "websocket with denial", "websocket"])
+async def test_every_row_of_the_table_of_the_design(row: Row, kind: str) -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token", **row.options)
+    if kind == "http":
+        scope = http(row.headers, method=row.method, query=row.query)
+    else:
+        scope = websocket(row.headers, query=row.query, denial=kind != "websocket")
+
+    answer = await ask(wrapped, scope)
+
+    expected = row.status if kind == "http" else row.websocket_status or row.status
+    if expected == 200:
+        assert len(app.scopes) == 1
+        return
+    assert app.scopes == []
+    if kind == "websocket":
+        code = 1013 if expected == 503 else 1008
+        assert answer.messages == [{"type": "websocket.close", "code": code, "reason": ""}]
+        return
+    prefix = "http" if kind == "http" else "websocket.http"
+    assert [message["type"] for message in answer.messages] == [f"{prefix}.response.start", f"{prefix}.response.body"]
+    assert answer.status == expected
+    assert json.loads(answer.body) == {"ok": False, "error": row.message, "errors": [row.message], "status": expected}
+    assert answer.headers == {
+        "content-type": "application/json; charset=utf-8",
+        "content-length": str(len(answer.body)),
+        "cache-control": "private, no-store" if kind == "http" and row.query else "no-store",
+        "referrer-policy": "no-referrer",
+        **({"www-authenticate": row.challenge} if row.challenge else {}),
+        **({"retry-after": "5"} if expected == 503 else {}),
+    }
+
+
+async def test_nothing_of_a_refused_token_is_echoed_or_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    events: list[TokenEvent] = []
+    wrapped = TokenAuthMiddleware(App(), sources=sources(), parameter="_auth_token", on_event=events.append)
+    for token in ("own_signature", "own_bug", "own_locked", "nobody", "4-wrong", "own_good"):
+        for scope in (http([bearer(token)]), http(query=b"_auth_token=" + token.encode())):
+            answer = await ask(wrapped, scope)
+            assert token not in repr(answer)
+            assert token not in caplog.text
+            assert token not in repr(events)
+
+
+async def test_head_gets_the_same_headers_and_no_body() -> None:
+    wrapped = TokenAuthMiddleware(App(), sources=sources())
+    get = await ask(wrapped, http([bearer("nobody")]))
+    head = await ask(wrapped, http([bearer("nobody")], method="HEAD"))
+    assert head.status == get.status == 401
+    assert head.headers == get.headers
+    assert head.body == b""
+
+
+PREFLIGHT: Headers = [(b"Origin", b"https://a.example"), (b"Access-Control-Request-Method", b"GET")]
+
+
+async def test_a_preflight_passes_even_where_somebody_is_required() -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), required=True)
+    assert (await ask(wrapped, http(PREFLIGHT, method="OPTIONS"))).status == 200
+    assert "actor" not in app.scope
+
+
+async def test_options_without_the_preflight_headers_is_an_ordinary_request() -> None:
+    wrapped = TokenAuthMiddleware(App(), sources=sources(), required=True)
+    assert (await ask(wrapped, http(PREFLIGHT[:1], method="OPTIONS"))).status == 401
+    assert (await ask(wrapped, http(PREFLIGHT, method="POST"))).status == 401
+
+
+async def test_a_preflight_of_a_url_with_the_parameter_passes_and_the_parameter_is_gone() -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token", required=True)
+    answer = await ask(wrapped, http(PREFLIGHT, method="OPTIONS", query=b"a=1&_auth_token=own_good"))
+    assert answer.status == 200
+    assert app.scope["query_string"] == b"a=1"
+    assert "actor" not in app.scope
+
+
+async def test_unknown_scope_types_are_handed_on_untouched() -> None:
+    app = App()
+    scope: Message = {"type": "something.new"}
+    await ask(TokenAuthMiddleware(app, sources=sources(), required=True), scope)
+    assert app.scope is scope
+    assert scope == {"type": "something.new"}
+
+
+async def test_without_a_credential_the_app_gets_the_very_scope_of_the_server() -> None:
+    app = App()
+    scope = http([(b"cookie", b"a=1")])
+    await ask(TokenAuthMiddleware(app, sources=sources()), scope)
+    assert app.scope is scope
+
+
+# Required
+
+
+async def test_required_is_content_with_an_outer_actor() -> None:
+    app = App()
+    scope = http(actor={"id": "outer"})
+    assert (await ask(TokenAuthMiddleware(app, sources=sources(), required=True), scope)).status == 200
+    assert app.scope["actor"] == {"id": "outer"}
+
+
+async def test_required_asks_the_apps_own_way_to_be_signed_in() -> None:
+    async def signed_in(scope: Message) -> Actor | None:
+        return {"id": "ann"} if scope["path"] == "/ann" else None
+
+    wrapped = TokenAuthMiddleware(App(), sources=sources(), required=True, signed_in=signed_in)
+    assert (await ask(wrapped, http(path="/ann"))).status == 200
+    assert (await ask(wrapped, http(path="/"))).status == 401
+
+
+async def test_a_signed_in_that_raises_lets_nobody_in() -> None:
+    async def signed_in(scope: Message) -> Actor | None:
+        raise RuntimeError("session store is down")
+
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), required=True, signed_in=signed_in)
+    assert (await ask(wrapped, http())).status == 503
+    assert app.scopes == []
+
+
+# Unknown tokens
+
+
+@pytest.mark.parametrize("token", ["nobody", "4-wrong"])
+async def test_an_unknown_token_that_passes_brings_no_actor_and_no_cookie(token: str) -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), unknown="pass")
+    scope = http(
+        [(b"Cookie", b"ds_actor=x"), bearer(token), (b"accept", b"*/*")],
+        actor={"id": "outer"},
+        auth="outer",
+        user="outer",
+    )
+    await ask(wrapped, scope)
+    assert app.scope["headers"] == [bearer(token), (b"accept", b"*/*")]
+    assert app.scope["actor"] is None
+    assert "auth" not in app.scope
+    assert "user" not in app.scope
+    assert scope["actor"] == {"id": "outer"}
+
+
+async def test_a_wrong_sql_secret_is_told_apart_from_an_unknown_id_by_nothing() -> None:
+    for options in ({}, {"unknown": "pass"}):
+        answers = []
+        for token in ("nobody", "4-wrong"):
+            app = App()
+            wrapped = TokenAuthMiddleware(app, sources=sources(), **options)  # type: ignore[arg-type]
+            answer = await ask(wrapped, http([bearer(token)]))
+            seen = [{k: v for k, v in scope.items() if k != "headers"} for scope in app.scopes]
+            answers.append((answer, seen))
+        assert answers[0] == answers[1]
+
+
+async def test_an_outer_actor_is_kept_without_a_credential_and_replaced_by_a_valid_one() -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources())
+    await ask(wrapped, http(actor={"id": "outer"}))
+    await ask(wrapped, http([bearer(GOOD)], actor={"id": "outer"}))
+    assert [scope["actor"]["id"] for scope in app.scopes] == ["outer", "bot"]
+
+
+# What the app sees
+
+
+async def test_the_secret_is_hidden_from_the_app_and_other_headers_stay() -> None:
+    app = App()
+    headers = [(b"accept", b"*/*"), (b"Authorization", b"Bearer " + GOOD.encode()), (b"cookie", b"a=1")]
+    await ask(TokenAuthMiddleware(app, sources=sources()), http(headers))
+    assert app.scope["headers"] == [(b"accept", b"*/*"), (b"Authorization", b"Bearer"), (b"cookie", b"a=1")]
+    assert headers[1][1] == b"Bearer " + GOOD.encode()
+
+
+async def test_the_header_stays_where_hiding_is_switched_off() -> None:
+    app = App()
+    await ask(TokenAuthMiddleware(app, sources=sources(), hide_credentials=False), http([bearer(GOOD)]))
+    assert app.scope["headers"] == [bearer(GOOD)]
+
+
+async def test_cookies_are_dropped_beside_a_valid_token_where_that_is_asked_for() -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), drop_cookies=True)
+    await ask(wrapped, http([(b"COOKIE", b"a=1"), bearer(GOOD), (b"cookie", b"b=2")]))
+    assert app.scope["headers"] == [(b"authorization", b"Bearer")]
+
+
+@pytest.mark.parametrize("shape", ["tuple", "generator", "list of lists"])
+async def test_headers_may_come_in_any_shape_and_case(shape: str) -> None:
+    def one_by_one() -> Iterator[tuple[bytes, bytes]]:
+        yield from pairs
+
+    pairs: Headers = [(b"AUTHORIZATION", b"bEaReR " + GOOD.encode()), (b"X-Other", b"1")]
+    shapes: dict[str, Any] = {
+        "tuple": tuple(pairs),
+        "generator": one_by_one(),
+        "list of lists": [list(pair) for pair in pairs],
+    }
+    app = App()
+    scope = {**http(), "headers": shapes[shape]}
+    assert (await ask(TokenAuthMiddleware(app, sources=sources()), scope)).status == 200
+    assert app.scope["actor"]["id"] == "bot"
+    assert [tuple(pair) for pair in app.scope["headers"]] == [(b"AUTHORIZATION", b"Bearer"), (b"X-Other", b"1")]
+    assert list(app.scope["headers"]) == list(app.scope["headers"])
+
+
+async def test_the_scope_of_the_server_is_left_alone() -> None:
+    for make in (http, websocket):
+        scope = make([bearer(GOOD)], query=b"a=1", state={"x": 1})
+        before = {**scope, "headers": list(scope["headers"])}
+        await ask(TokenAuthMiddleware(App(), sources=sources(), parameter="_auth_token"), scope)
+        assert scope == before
+
+
+QUERIES = [
+    (b"_auth_token=own_good", b""),
+    (b"a=1&_auth_token=own_good&b=2", b"a=1&b=2"),
+    (b"_auth_token=own_good&b=%32&&c", b"b=%32&&c"),
+    (b"a=%41+b;c&_auth_token=own_good&", b"a=%41+b;c&"),
+    (b"%5Fauth%5ftoken=own%5fgood&x=_auth_token", b"x=_auth_token"),
+    (b"%5f%61%75%74%68%5f%74%6f%6b%65%6e=own_good&_auth_tokens=1&a_auth_token=2", b"_auth_tokens=1&a_auth_token=2"),
+    (b"q=\xff\xfe&_auth_token=own_good", b"q=\xff\xfe"),
+]
+
+
+@pytest.mark.parametrize(("query", "cleaned"), QUERIES)
+@pytest.mark.parametrize("make", [http, websocket])
+async def test_the_parameter_is_gone_and_every_other_byte_stays(make: Any, query: bytes, cleaned: bytes) -> None:
+    app = App()
+    scope = make(query=query, raw_path=b"/caf%C3%A9?" + query)
+    before = {**scope}
+    await ask(TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token"), scope)
+    expected_path = b"/caf%C3%A9?" + cleaned if cleaned else b"/caf%C3%A9"
+    assert app.scope["actor"]["id"] == "ann"
+    # The server writes its access log from its own scope, so that one must be clean as well.
+    for seen in (app.scope, scope):
+        assert seen["query_string"] == cleaned
+        assert seen["raw_path"] == expected_path
+    assert {**scope, "query_string": query, "raw_path": before["raw_path"]} == before
+
+
+async def test_the_parameter_is_gone_before_a_refusal_is_sent_too() -> None:
+    wrapped = TokenAuthMiddleware(App(), sources=sources(), parameter="_auth_token")
+    for query in (b"x=1&_auth_token=nobody", b"x=1&_auth_token=a&_auth_token=b", b"x=1&_auth_token=" + b"x" * 9000):
+        scope = {**http(query=query), "headers": ()}
+
+        async def send(message: Message, scope: Message = scope) -> None:
+            assert scope["query_string"] == b"x=1"
+
+        async def receive() -> Message:
+            raise AssertionError("nothing is read from the client")
+
+        await wrapped(scope, receive, send)
+
+
+async def test_without_the_option_the_query_is_not_looked_at() -> None:
+    app = App()
+    scope = http(query=b"_auth_token=own_good")
+    await ask(TokenAuthMiddleware(app, sources=sources()), scope)
+    assert app.scope is scope
+    assert scope["query_string"] == b"_auth_token=own_good"
+
+
+@pytest.mark.parametrize("query", [None, "absent"])
+async def test_a_websocket_without_a_query_string_is_served(query: str | None) -> None:
+    app = App()
+    scope = websocket([bearer(GOOD)])
+    if query is None:
+        scope["query_string"] = None
+    else:
+        del scope["query_string"]
+    await ask(TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token"), scope)
+    assert app.scope["actor"]["id"] == "bot"
+
+
+async def test_answers_to_a_url_with_a_token_are_kept_by_no_cache_and_tell_no_referrer() -> None:
+    app = App(headers=[(b"Cache-Control", b"public, max-age=60"), (b"etag", b"1"), (b"referrer-policy", b"origin")])
+    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token")
+    answer = await ask(wrapped, http(query=b"_auth_token=own_good"))
+    assert answer.headers == {"etag": "1", "cache-control": "private, no-store", "referrer-policy": "no-referrer"}
+    plain = await ask(wrapped, http([bearer(GOOD)]))
+    assert plain.headers["Cache-Control"] == "public, max-age=60"
+
+
+async def test_the_actor_is_a_fresh_object_in_every_request() -> None:
+    actor = {"id": "bot", "roles": ["a"], "_r": {"a": ["vt"]}}
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=[StaticTokens({GOOD: actor})])
+    await ask(wrapped, http([bearer(GOOD)]))
+    app.scopes[0]["actor"]["id"] = "root"
+    app.scopes[0]["actor"]["roles"].append("admin")
+    app.scopes[0]["actor"]["_r"]["a"].append("es")
+    await ask(wrapped, http([bearer(GOOD)]))
+    assert app.scopes[1]["actor"] == {"id": "bot", "roles": ["a"], "_r": {"a": ["vt"]}} == actor
+
+
+async def test_an_inner_instance_does_not_check_a_second_time() -> None:
+    inner_source = Scripted({})
+    app = App()
+    outer_source = Scripted({"one": authenticated("ann")})
+    inner = TokenAuthMiddleware(app, sources=[inner_source], required=True)
+    await ask(TokenAuthMiddleware(inner, sources=[outer_source]), http([bearer("one")]))
+    assert outer_source.asked == ["one"]
+    assert inner_source.asked == []
+    assert app.scope["actor"]["id"] == "ann"
+
+
+async def test_an_inner_instance_checks_what_the_outer_one_did_not_know() -> None:
+    app = App()
+    inner = TokenAuthMiddleware(app, sources=[Scripted({"two": authenticated("bob")})])
+    outer = TokenAuthMiddleware(inner, sources=[Scripted({})], unknown="pass")
+    await ask(outer, http([bearer("two")]))
+    assert app.scope["actor"]["id"] == "bob"
+    assert (await ask(outer, http([bearer("three")]))).status == 401
+
+
+IDENTITY_HEADERS = [
+    b"x-forwarded-user",
+    b"x-remote-user",
+    b"remote-user",
+    b"x-forwarded-email",
+    b"x-auth-request-user",
+    b"x-authorization",
+    b"authorization_",
+    b"authorization-",
+    b"authorizatio",
+    b"authorization ",
+    b"http_authorization",
+    b"proxy-authorization",
+    b"actor",
+    b"asgi_token_auth",
+]
+
+
+@pytest.mark.parametrize("name", IDENTITY_HEADERS)
+async def test_no_header_but_authorization_makes_an_actor(name: bytes) -> None:
+    for value in (b"root", b"Bearer " + GOOD.encode()):
+        for make in (http, websocket):
+            app = App()
+            source = Scripted({})
+            scope = make([(name, value)])
+            await ask(TokenAuthMiddleware(app, sources=[*sources(), source]), scope)
+            assert "actor" not in app.scope
+            assert source.asked == []
+
+
+# Events
+
+
+async def test_events_tell_what_happened_and_never_the_token() -> None:
+    events: list[TokenEvent] = []
+    wrapped = TokenAuthMiddleware(App(), sources=sources(), on_event=events.append, required=True)
+    for headers in ([bearer(GOOD)], [bearer("own_revoked")], [bearer("nobody")], [bearer("own_bug")], []):
+        await ask(wrapped, http(headers, path="/x"))
+    await ask(wrapped, http([bearer(GOOD), bearer(GOOD)]))
+    assert [event.kind for event in events] == [
+        "accepted",
+        "rejected",
+        "unknown",
+        "unavailable",
+        "required",
+        "unreadable",
+    ]
+    assert events[0] == TokenEvent("accepted", None, "static", None, "bot", "/x", "192.0.2.7")
+    assert events[1] == TokenEvent("rejected", "revoked", None, 7, None, "/x", "192.0.2.7")
+
+
+async def test_an_on_event_that_raises_changes_nothing() -> None:
+    def explode(event: TokenEvent) -> None:
+        raise RuntimeError("the log is full")
+
+    for headers in ([], [bearer(GOOD)], [bearer("nobody")], [bearer("own_revoked")], [bearer("own_bug")]):
+        quiet = await ask(TokenAuthMiddleware(App(), sources=sources()), http(headers))
+        loud = await ask(TokenAuthMiddleware(App(), sources=sources(), on_event=explode), http(headers))
+        assert loud == quiet
+
+
+# Faults
+
+
+class Odd(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StorageError("x"), ConfigurationError("x"), OSError(5, "io"), ValueError("x"), KeyError("x"), TimeoutError(),
+     RecursionError(), MemoryError(), AssertionError(), StopAsyncIteration(), UnicodeError("x"), Odd()],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+async def test_a_source_that_raises_anything_is_503_and_never_anonymous(error: Exception) -> None:
+    for options in ({}, {"unknown": "pass"}):
+        app = App()
+        later = Scripted({"token": authenticated("root")})
+        broken = Scripted({"token": error})
+        wrapped = TokenAuthMiddleware(app, sources=[broken, later], **options)  # type: ignore[arg-type]
+        answer = await ask(wrapped, http([bearer("token")]))
+        assert answer.status == 503
+        assert app.scopes == []
+        assert later.asked == []
+
+
+@pytest.mark.parametrize("answer", [True, {"id": "root"}, "root", 1, object()], ids=repr)
+async def test_a_source_that_answers_with_something_else_is_503(answer: Any) -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=[Scripted({"token": answer})], unknown="pass")
+    assert (await ask(wrapped, http([bearer("token")]))).status == 503
+    assert app.scopes == []
+
+
+async def test_a_plain_function_is_a_source_and_its_faults_are_503() -> None:
+    async def check(token: str) -> Any:
+        return {"ann": {"id": "ann"}, "list": ["root"], "empty": {}}.get(token)
+
+    wrapped = TokenAuthMiddleware(App(), sources=[check])
+    statuses = [(await ask(wrapped, http([bearer(token)]))).status for token in ("ann", "nobody", "list", "empty")]
+    assert statuses == [200, 401, 503, 503]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sources": []},
+        {"sources": [42]},
+        {"unknown": "maybe"},
+        {"realm": 'a"b'},
+        {"realm": ""},
+        {"realm": "a\nb"},
+        {"max_token_bytes": 0},
+        {"max_token_bytes": True},
+        {"max_token_bytes": 10**9},
+        {"parameter": ""},
+        {"parameter": "a&b"},
+    ],
+    ids=repr,
+)
+def test_an_argument_that_cannot_work_is_refused_at_construction(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        TokenAuthMiddleware(App(), **{"sources": sources(), **options})
+
+
+# Frameworks
+
+
+def starlette_app() -> Starlette:
+    @requires("authenticated")
+    def home(request: Any) -> JSONResponse:
+        return JSONResponse({"name": request.user.display_name, "identity": request.user.identity})
+
+    @requires(["authenticated", "view-table"])
+    def table(request: Any) -> JSONResponse:
+        return JSONResponse("table")
+
+    @requires("authenticated")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(websocket.user.identity)
+        await websocket.close()
+
+    return Starlette(routes=[Route("/", home), Route("/table", table), WebSocketRoute("/socket", socket)])
+
+
+def test_requires_of_starlette_reads_the_scopes_of_a_token() -> None:
+    plain, limited = "plain-token-0123456789", "limited-token-0123456789"
+    tokens = StaticTokens(
+        {
+            plain: {"id": "bot", "name": "The Bot"},
+            limited: {"id": "reader", "_r": Restrictions().allow_all("vt").to_wire()},
+        }
+    )
+
+    # Starlette's @requires needs scope["auth"] even of strangers, so somebody outside must give it.
+    async def outside(scope: Message, receive: Any, send: Any) -> None:
+        from starlette.authentication import AuthCredentials, UnauthenticatedUser
+
+        scope.setdefault("auth", AuthCredentials())
+        scope.setdefault("user", UnauthenticatedUser())
+        await TokenAuthMiddleware(starlette_app(), sources=[tokens])(scope, receive, send)
+
+    with TestClient(outside) as client:
+        assert client.get("/").status_code == 403
+        assert client.get("/", headers={"authorization": f"Bearer {plain}"}).json() == {
+            "name": "The Bot",
+            "identity": "bot",
+        }
+        # An unrestricted token has no scope by absence.
+        assert client.get("/table", headers={"authorization": f"Bearer {plain}"}).status_code == 403
+        assert client.get("/table", headers={"authorization": f"Bearer {limited}"}).status_code == 200
+        with client.websocket_connect("/socket", headers={"authorization": f"Bearer {limited}"}) as connection:
+            assert connection.receive_text() == "reader"
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/socket"):
+            pass
+
+
+def test_fastapi_sees_the_actor_and_the_user() -> None:
+    api = FastAPI()
+
+    @api.get("/")
+    def home(request: Request) -> dict[str, Any]:
+        return {"actor": request.scope["actor"], "user": request.user.identity, "source": request.auth.source}
+
+    with TestClient(TokenAuthMiddleware(api, sources=sources())) as client:
+        answer = client.get("/", headers={"authorization": f"Bearer {GOOD}"})
+    assert answer.json() == {"actor": {"id": "bot"}, "user": "bot", "source": "static"}
+
+
+async def test_recheck_turns_false_when_the_token_is_revoked(tmp_path: Path) -> None:
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET) as store:
+        app = App()
+        issued = await store.issue("ann")
+        await ask(TokenAuthMiddleware(app, sources=[ManagedTokens(store)]), websocket([bearer(issued.token)]))
+        auth = app.scope["auth"]
+        assert await auth.recheck() is True
+        await store.revoke(issued.record.id, owner="ann")
+        assert await auth.recheck() is False
+
+
+async def test_all_sources_work_together_and_a_known_prefix_never_reaches_the_sql(tmp_path: Path) -> None:
+    managed = SQLite(tmp_path / "t.db")
+    async with TokenStore(managed, secret=SECRET) as store:
+        asked = Scripted({"4-secret": authenticated("sql")})
+        app = App()
+        wrapped = TokenAuthMiddleware(
+            app, sources=[StaticTokens({GOOD: {"id": "bot"}}), ManagedTokens(store), asked], unknown="pass"
+        )
+        issued = await store.issue("ann")
+        for token in (GOOD, issued.token, "4-secret", issued.token + "x", "dstok_a-b.c", "dsatok_1-2"):
+            await ask(wrapped, http([bearer(token)]))
+        assert [(scope["actor"] or {}).get("id") for scope in app.scopes] == ["bot", "ann", "sql", None]
+        assert asked.asked == ["4-secret"]
+
+
+async def test_the_outcome_is_marked_so_that_the_inner_layers_can_find_it(tmp_path: Path) -> None:
+    app = App()
+    await ask(TokenAuthMiddleware(app, sources=sources()), http([bearer("own_good")]))
+    assert isinstance(app.scope["asgi_token_auth"], Authenticated)
+
+
+def test_two_stores_of_one_prefix_are_refused(tmp_path: Path) -> None:
+    one, two = (ManagedTokens(TokenStore(SQLite(tmp_path / name), secret=SECRET)) for name in ("1.db", "2.db"))
+    with pytest.raises(ConfigurationError, match="prefix"):
+        TokenAuthMiddleware(App(), sources=[one, two])
+
+
+def test_a_query_source_is_no_owner_of_a_prefix(tmp_path: Path) -> None:
+    assert SQLTokens(SQLite(tmp_path / "a.db"), "select :token_id as token_secret").prefixes == ()
