@@ -72,7 +72,10 @@ async def run_lifespan(
         last = await receive()
         for resource in opened:
             if isinstance(resource, Flushable):
-                await resource.flush()
+                try:
+                    await resource.flush()
+                except Exception:
+                    logger.exception("a resource could not write what was pending")
         return last
 
     async def app_send(event: _Message) -> None:

@@ -204,17 +204,23 @@ class TokenStore:
             self._opening = (loop, asyncio.Lock())
         async with self._opening[1]:
             if not self._ready:
-                await self.database.open()
-                await migrate(self.database, f"{self.table}_migrations", self._migrations(), int(self.clock()))
+                try:
+                    await self.database.open()
+                    await migrate(self.database, f"{self.table}_migrations", self._migrations(), int(self.clock()))
+                except BaseException:
+                    await self.database.close()
+                    raise
                 self._ready = True
 
     async def close(self) -> None:
         """Write what is known of last uses; the last user closes the database."""
         self._users = max(0, self._users - 1)
         if self._users == 0:
-            await self._usage.close()
-            await self.database.close()
-            self._ready = False
+            try:
+                await self._usage.close()
+            finally:
+                self._ready = False
+                await self.database.close()
 
     async def flush(self) -> None:
         """Write the last uses noted so far."""
@@ -265,8 +271,9 @@ class TokenStore:
             "description": _description(description),
             "expires_after": _seconds(expires_after),
             "permissions": _permissions_text(restrictions),
-            "parent": parent,
+            "parent": None if parent is None else _id(parent),
         }
+        by = None if by is None else _actor_id(by)
         nonce = new_nonce()
         now = int(self.clock())
         row = await self._transaction(self._issue(values, digest_nonce(nonce), by, now))
@@ -277,10 +284,11 @@ class TokenStore:
         """One token of ``owner``.
 
         Raises:
+            InvalidInput: ``owner`` is no actor id.
             TokenNotFound: there is none.
         """
-        self._check_id(token_id)
         where, parameters = _owned(owner)
+        _id(token_id)
         await self.ensure_ready()
         result = await self.database.query(
             f"select {_SHOWN} from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
@@ -296,10 +304,12 @@ class TokenStore:
         changes nothing; the first end stays.
 
         Raises:
+            InvalidInput: ``owner`` or ``by`` is no actor id.
             TokenNotFound: ``owner`` has no such token.
             StorageError: nothing was revoked.
         """
-        self._check_id(token_id)
+        _id(token_id)
+        by = None if by is None else _actor_id(by)
         return self._record(await self._transaction(self._revoke(token_id, owner, by, int(self.clock()))))
 
     def lookup(self) -> Lookup:
@@ -349,16 +359,23 @@ class TokenStore:
         if not found:
             raise TokenNotFound(f"There is no token {token_id}.")
         # union, not union all: a damaged table whose parents form a ring must not loop for ever.
-        ended = yield (
+        family = yield (
             f"with recursive family(id) as (select id from {self.table} where id = :id union "
             f"select child.id from {self.table} child join family on child.parent_id = family.id) "
-            f"update {self.table} set token_status = 'R', ended_timestamp = :now where id in (select id from family) "
-            "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E')) "
-            "and (expires_after_seconds is null or created_timestamp + expires_after_seconds > :now) returning id",
-            {"id": token_id, "now": now},
+            f"select {_DECIDING} from {self.table} where id in (select id from family) order by id",
+            {"id": token_id},
         )
-        for (ended_id,) in ended:
-            yield self._event(ended_id, "revoked", by, now)
+        for member in (StoredToken(*row) for row in family):
+            # A damaged row is ended too, lest whoever repairs it brings a revoked token back to life.
+            if member.status(now) not in ("active", "damaged"):
+                continue
+            ended = yield (
+                f"update {self.table} set token_status = 'R', ended_timestamp = :now where id = :id "
+                "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E')) returning id",
+                {"id": member.id, "now": now},
+            )
+            if ended:
+                yield self._event(member.id, "revoked", by, now)
         rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
         return rows[0]
 
@@ -400,14 +417,10 @@ class TokenStore:
             created_at=_integer(stored.created),
             expires_at=expires_at,
             last_used_at=_integer(last_used),
-            last_used_address=address,
+            last_used_address=address if isinstance(address, str) else None,
             ended_at=_integer(stored.ended),
             parent_id=_integer(parent),
         )
-
-    def _check_id(self, token_id: int) -> None:
-        if type(token_id) is not int or not 1 <= token_id <= MAX_ID:
-            raise TokenNotFound("There is no such token.")
 
     def _migrations(self) -> list[Migration]:
         def predecessor() -> Steps[None]:
@@ -447,10 +460,19 @@ class TokenStore:
         return [("0001_predecessor", predecessor), ("0002_nonces", nonces), ("0003_events", events)]
 
 
+def _id(value: object) -> int:
+    # bool is an int, and no id.
+    if type(value) is not int or not 1 <= value <= MAX_ID:
+        raise TokenNotFound("There is no such token.")
+    return value
+
+
 def _owned(owner: Owner) -> tuple[str, dict[str, Any]]:
     """The one condition that limits a statement to what ``owner`` may reach."""
     if isinstance(owner, AnyOwner):
         return "1 = 1", {}
+    if not isinstance(owner, str) or not owner or not _is_text(owner):
+        raise InvalidInput("owner must be an actor id or ANY_OWNER.")
     return "actor_id = :owner", {"owner": owner}
 
 

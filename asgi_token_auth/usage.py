@@ -50,9 +50,11 @@ class UsageLog:
             batch = [(row_id, when, by) for row_id, (when, by) in list(self._waiting.items())[:BATCH]]
             try:
                 await self._write(batch)
-            except StorageError as error:
+            except Exception as error:
+                # Whatever it is: nobody's request, and no other part of a shutdown, may fail because of it.
                 if not self._failing:
-                    logger.warning("last used times cannot be written for now: %s", error)
+                    detail = str(error) if isinstance(error, StorageError) else type(error).__name__
+                    logger.warning("last used times cannot be written for now: %s", detail)
                 self._failing = True
                 return
             self._failing = False

@@ -240,7 +240,10 @@ class _SQLiteLookup:
 
     def version(self) -> object | None:
         try:
-            return self._version(self._current_cursor())
+            cursor = self._cursor
+            if cursor is None or time.monotonic() >= self._look_again:
+                cursor = self._current_cursor()
+            return self._version(cursor)
         except (sqlite3.Error, StorageError):
             return None
 

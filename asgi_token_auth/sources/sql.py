@@ -9,6 +9,7 @@ from typing import Any
 
 from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, StorageError
 
 logger = logging.getLogger("asgi_token_auth")
@@ -44,7 +45,8 @@ class SQLTokens:
             )
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
             raise ConfigurationError("query timeout: give a number of seconds above 0 and up to 60.")
-        self._database = database
+        # The operator's file: never created, and its journal mode left as it is.
+        self._database: Database = database.for_reading() if isinstance(database, SQLite) else database
         self._sql = sql.strip().rstrip(";").rstrip()
         self._timeout = float(timeout)
         self._columns: tuple[str, ...] | None = None
@@ -56,7 +58,14 @@ class SQLTokens:
             ConfigurationError: it is not one SELECT, or does not return what is needed.
             StorageError: the database cannot be reached.
         """
-        await self._database.open()
+        try:
+            await self._database.open()
+            self._columns = await self._check()
+        except BaseException:
+            await self._database.close()
+            raise
+
+    async def _check(self) -> tuple[str, ...]:
         try:
             # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
             checked = await self._database.query(
@@ -74,7 +83,7 @@ class SQLTokens:
             )
         if len(set(columns)) != len(columns):
             raise ConfigurationError("query.sql: the query returns two columns of one name; give one an alias.")
-        self._columns = columns
+        return columns
 
     async def close(self) -> None:
         """Close the database's connections."""
