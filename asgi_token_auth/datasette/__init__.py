@@ -16,11 +16,11 @@ from datasette.plugins import pm
 from datasette.utils import StartupError
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.datasette.configuration import PLUGIN
+from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
 from asgi_token_auth.datasette.instance import InsideDatasette, configure, configured, startup_begins
 from asgi_token_auth.datasette.version import IS_1_0, check
-from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
 from asgi_token_auth.store import TokenStore
 
@@ -97,14 +97,18 @@ def prepare_jinja2_environment(env: Any, datasette: Any) -> None:
 
 
 @hookimpl(trylast=True)
-def startup(datasette: Any) -> None:
-    """Refuse to start where a database is missing that even other plugins have not attached."""
-    instance = configured(datasette)
-    try:
-        if instance is not None:
-            instance.build()
-    except ConfigurationError as error:
-        raise StartupError(f"{PLUGIN}: {error}") from error
+def startup(datasette: Any) -> Any:
+    """Refuse to start where something cannot work. Last, because other plugins attach databases at startup."""
+
+    async def check_instance() -> None:
+        instance = configured(datasette)
+        try:
+            if instance is not None:
+                await instance.check()
+        except TokenAuthError as error:
+            raise Refused(error) from error
+
+    return check_instance
 
 
 @hookimpl(hookwrapper=True, tryfirst=True)

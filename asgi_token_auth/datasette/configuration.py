@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import click
 from datasette.plugins import pm
+from datasette.utils import StartupError
 
 from asgi_token_auth.config import Configuration, read_configuration
 from asgi_token_auth.datasette.version import IS_1_0, check
-from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 
 PLUGIN: Final = "asgi-token-auth"
 PREDECESSOR: Final = "datasette-auth-tokens"
@@ -23,6 +25,16 @@ _PARAMETERS: Final = frozenset(
     """.split()
 )
 _PARAMETER_FAMILIES: Final = ("_facet", "_search", "_sort", "_col")
+
+
+class Refused(StartupError, click.ClickException):  # type: ignore[misc]
+    """Datasette must not start. Its command line prints the sentence and exits with 1.
+
+    Both kinds, because 0.65 catches the one only around its constructor; the other is caught everywhere.
+    """
+
+    def __init__(self, error: TokenAuthError) -> None:
+        super().__init__(f"{PLUGIN}: {error}")
 
 
 def own_block(datasette: Any) -> Any:

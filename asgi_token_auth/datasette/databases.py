@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from datasette.utils import sqlite_timelimit
 
-from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite import DIALECT, SQLite, drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
+from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens import SecretInput
 
 T = TypeVar("T")
 
@@ -20,17 +22,23 @@ T = TypeVar("T")
 Started = Callable[[], Awaitable[None]]
 
 
-class AttachedFile(SQLite):
-    """A file that Datasette has open too: never created here, its journal mode left alone."""
+class AttachedStore(TokenStore):
+    """A store in one of Datasette's databases, which are complete only once Datasette has started."""
 
-    def __init__(self, path: str, started: Started) -> None:
-        super().__init__(path, journal_mode=None, create=False)
+    def __init__(self, database: Database, *, secret: SecretInput, started: Started) -> None:
+        super().__init__(database, secret=secret)
         self._wait_for_start = started
 
-    async def open(self) -> None:
-        """Wait for Datasette, then check that the file is a database."""
-        await self._wait_for_start()
-        await super().open()
+    async def ensure_ready(self) -> None:
+        """Wait for Datasette before anything is locked: its startup hooks may use this store too."""
+        if not self._ready:
+            await self._wait_for_start()
+            await super().ensure_ready()
+
+
+def attached_file(path: str) -> SQLite:
+    """A file that Datasette has open too: never created here, its journal mode left alone."""
+    return SQLite(path, journal_mode=None, create=False)
 
 
 class AttachedDatabase:

@@ -7,20 +7,21 @@ import logging
 from contextvars import ContextVar
 from typing import Any, Final
 
-from datasette.utils import StartupError, add_cors_headers
+from datasette.utils import add_cors_headers
 
 from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.config import Configuration, build_sources
 from asgi_token_auth.databases.protocol import Database
-from asgi_token_auth.datasette.configuration import PLUGIN, own_block, read_block
-from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedFile
+from asgi_token_auth.datasette.configuration import Refused, own_block, read_block
+from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedStore, attached_file
 from asgi_token_auth.datasette.handlers import OtherHandlers
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.lifespan import Resource
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
-from asgi_token_auth.store import DEFAULT_TABLE, TokenStore
+from asgi_token_auth.store import DEFAULT_TABLE
 from asgi_token_auth.tokens import SigningSecrets
 
 logger = logging.getLogger("asgi_token_auth")
@@ -35,7 +36,7 @@ def configured(datasette: Any) -> Instance | None:
     """The state of this instance, read from its configuration the first time; ``None``: not configured.
 
     Raises:
-        StartupError: the block cannot work. Datasette's command line prints its sentence.
+        Refused: the block cannot work.
     """
     try:
         instance: Instance | None = getattr(datasette, _STATE)
@@ -46,7 +47,7 @@ def configured(datasette: Any) -> Instance | None:
             if block is not None:
                 instance = Instance(datasette, read_block(block))
         except ConfigurationError as error:
-            raise StartupError(f"{PLUGIN}: {error}") from error
+            raise Refused(error) from error
         setattr(datasette, _STATE, instance)
     return instance
 
@@ -101,7 +102,7 @@ class Instance:
             configuration = self.configuration
             store = None
             if configuration.manage_tokens:
-                store = TokenStore(self._token_database(), secret=self._secrets)
+                store = AttachedStore(self._token_database(), secret=self._secrets, started=self.ensure_started)
             query_database = None if configuration.query_sql is None else self._query_database()
             sources = build_sources(configuration, signed=self._signed(), store=store, query_database=query_database)
             if IS_1_0:
@@ -139,7 +140,44 @@ class Instance:
             self._lock = (loop, asyncio.Lock())
         async with self._lock[1]:
             if not self.datasette._startup_invoked:
-                await self.datasette.invoke_startup()
+                # 1.0 has a lock of its own around this one, which the apps that it builds itself wait for.
+                start = getattr(self.datasette, "_startup_sequence", self.datasette.invoke_startup)
+                await start()
+
+    async def check(self) -> None:
+        """Open every database once and close it again, so that what cannot work stops the start.
+
+        Nothing stays open, because Datasette may run its startup in another event loop than its requests.
+
+        Raises:
+            TokenAuthError: what is wrong, and the mend.
+        """
+        for source in self.build():
+            if isinstance(source, Resource):
+                await source.open()
+                await source.close()
+        database = self.protected_database
+        if database is not None and await self._may_run_sql(database):
+            logger.warning(
+                "the database %s holds the tokens, and people may run SQL on it: they would read descriptions, actors "
+                "and digests, which open nothing. Set allow_sql for that database, or keep the tokens in one of their "
+                "own that nobody may query",
+                database,
+            )
+
+    async def _may_run_sql(self, database: str) -> bool:
+        for actor in (None, {"id": "asgi-token-auth-start"}):
+            if IS_1_0:
+                from datasette.resources import DatabaseResource
+
+                allowed = await self.datasette.allowed(
+                    action="execute-sql", resource=DatabaseResource(database), actor=actor
+                )
+            else:
+                allowed = await self.datasette.permission_allowed(actor, "execute-sql", database, default=True)
+            if allowed:
+                return True
+        return False
 
     def _signing_secrets(self) -> SigningSecrets:
         # Datasette's own secret signs; those of the block are former ones that still verify.
@@ -170,13 +208,13 @@ class Instance:
                     "managed tokens are in Datasette's temporary internal database: they are lost at a restart and "
                     "not shared by workers. Start Datasette with --internal, or set manage_tokens_database"
                 )
-            return AttachedFile(internal.path, self.ensure_started)
+            return attached_file(internal.path)
         attached = self._attached(name, "manage_tokens_database")
         if attached.is_memory:
             return AttachedDatabase(attached, self.ensure_started)
         if not attached.is_mutable:
             raise ConfigurationError(f"manage_tokens_database: {name} is attached as immutable and cannot hold tokens.")
-        return AttachedFile(attached.path, self.ensure_started)
+        return attached_file(attached.path)
 
     def _query_database(self) -> Database:
         name = self.configuration.query_database
