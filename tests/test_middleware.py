@@ -545,7 +545,7 @@ async def test_an_on_event_that_raises_changes_nothing() -> None:
 # Faults
 
 
-class Odd(Exception):  # noqa: N818
+class Odd(Exception):
     pass
 
 

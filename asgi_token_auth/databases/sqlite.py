@@ -67,6 +67,7 @@ class SQLite:
         self._pool: _Pool | None = None
         self._lookups: list[_SQLiteLookup] = []
         self._writing = 0
+        self._ending: set[asyncio.Future[object]] = set()
         _every_database.add(self)
 
     def __repr__(self) -> str:
@@ -98,6 +99,17 @@ class SQLite:
             self._pool = None
         for lookup in self._lookups:
             lookup.close()
+        loop = asyncio.get_running_loop()
+        if ending := [future for future in self._ending if future.get_loop() is loop]:
+            # Threads that report to an event loop that has ended die with a traceback.
+            await asyncio.wait(ending, timeout=_LOOKUP_PATIENCE)
+        self._ending.clear()
+
+    def let_go(self, connection: aiosqlite.Connection) -> None:
+        """Have a connection closed by its thread, without waiting for what it is doing."""
+        if (future := connection.stop()) is not None:
+            self._ending.add(future)
+            future.add_done_callback(self._ending.discard)
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
         """Run one reading statement on a kept connection that cannot write."""
@@ -189,6 +201,8 @@ class SQLite:
             await connection
             connection.text_factory = _text
         except sqlite3.Error as error:
+            # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
+            connection._thread.join(_LOOKUP_PATIENCE)
             raise self._failure(error) from error
         return connection
 
@@ -349,7 +363,7 @@ class _Pool:
                 # Stops a statement that begins only after its caller has gone, which interrupt() would miss.
                 await kept.connection.set_progress_handler(kept.is_dropped, _STEPS_BETWEEN_LOOKS)
             except BaseException:
-                kept.connection.stop()
+                self._database.let_go(kept.connection)
                 raise
             return kept
         except BaseException:
@@ -359,14 +373,14 @@ class _Pool:
     def give_back(self, kept: _Kept) -> None:
         self._turn.release()
         if self._closed or kept.file != self._file:
-            kept.connection.stop()
+            self._database.let_go(kept.connection)
         else:
             self._idle.append(kept)
 
     def drop(self, kept: _Kept) -> None:
         self._turn.release()
         kept.dropped = True
-        kept.connection.stop()
+        self._database.let_go(kept.connection)
 
     def retire(self) -> None:
         """Let go without waiting: its event loop may have ended."""
@@ -375,7 +389,7 @@ class _Pool:
 
     def abandon(self) -> None:
         while self._idle:
-            self._idle.pop().connection.stop()
+            self._database.let_go(self._idle.pop().connection)
 
     async def close(self) -> None:
         self._closed = True
