@@ -1,0 +1,321 @@
+"""The order in which sources are asked, and what becomes of their answers."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from starlette.authentication import has_required_scope
+from starlette.requests import HTTPConnection
+
+from asgi_token_auth.authentication import (
+    Authenticated,
+    Chain,
+    Credential,
+    Outcome,
+    Reason,
+    Rejected,
+    Source,
+    TokenUser,
+    actor_outcome,
+    authenticate,
+)
+from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.sources.static import StaticTokens
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeSource:
+    """Answers what it is told, and remembers that it was asked."""
+
+    def __init__(
+        self,
+        name: str,
+        asked: list[str],
+        *,
+        answer: str = "pass",
+        prefixes: tuple[str, ...] = (),
+        exact: bool = False,
+    ) -> None:
+        self.name = name
+        self.prefixes = prefixes
+        self.exact = exact
+        self._asked = asked
+        self._answer = answer
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        self._asked.append(self.name)
+        if self._answer == "fail":
+            raise StorageError("the database is down")
+        if self._answer == "reject":
+            return Rejected(Reason.EXPIRED)
+        if self._answer == "accept":
+            return actor_outcome({"id": self.name}, source=self, credential=credential)
+        return None
+
+
+async def recheck() -> bool:
+    return True
+
+
+def accepted(actor: Mapping[str, Any], restrictions: Restrictions | None = None) -> Authenticated:
+    return Authenticated(actor, source="fake", recheck=recheck, restrictions=restrictions)
+
+
+# exact, owner of dsatok_, owner of dsatok_long_, open; the token; what comes of it; who was asked.
+CHAIN = {
+    "a token without a prefix goes past the owners": ("pass", "pass", "pass", "accept", "t", "open", "exact open"),
+    "an exact match comes first": ("accept", "fail", "fail", "fail", "dsatok_t", "exact", "exact"),
+    "an exact source may refuse": ("reject", "accept", "accept", "accept", "t", "expired", "exact"),
+    "the owner of a prefix decides": ("pass", "accept", "fail", "fail", "dsatok_t", "owner", "exact owner"),
+    "the longest prefix owns": ("pass", "fail", "accept", "fail", "dsatok_long_t", "long", "exact long"),
+    "an owner's refusal is final": ("pass", "reject", "accept", "accept", "dsatok_t", "expired", "exact owner"),
+    "an owner that does not know it is not followed": (
+        "pass",
+        "pass",
+        "accept",
+        "accept",
+        "dsatok_t",
+        None,
+        "exact owner",
+    ),
+    "a reserved prefix without an owner is never asked of others": (
+        "pass",
+        "pass",
+        "pass",
+        "accept",
+        "dstok_t",
+        None,
+        "exact",
+    ),
+    "an open source may refuse": ("pass", "pass", "pass", "reject", "t", "expired", "exact open"),
+    "nobody knows it: the plain function is asked last": (
+        "pass",
+        "pass",
+        "pass",
+        "pass",
+        "t",
+        None,
+        "exact open plain",
+    ),
+    "a fault is not followed by the next source": ("fail", "accept", "accept", "accept", "t", "fault", "exact"),
+    "an owner's fault is not followed": ("pass", "fail", "accept", "accept", "dsatok_t", "fault", "exact owner"),
+    "an open source's fault is not followed": ("pass", "pass", "pass", "fail", "t", "fault", "exact open"),
+}
+
+
+def described(outcome: Outcome) -> str | None:
+    match outcome:
+        case Authenticated():
+            return outcome.user.identity
+        case Rejected():
+            return str(outcome.reason)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("exact", "owner", "long", "open_", "token", "expected", "order"), CHAIN.values(), ids=CHAIN.keys()
+)
+async def test_sources_are_asked_in_order_and_the_first_answer_decides(
+    exact: str, owner: str, long: str, open_: str, token: str, expected: str | None, order: str
+) -> None:
+    asked: list[str] = []
+
+    async def plain(token: str) -> None:
+        asked.append("plain")
+
+    # Given backwards, so that the order is the chain's own.
+    chain = Chain.of(
+        [
+            plain,
+            FakeSource("open", asked, answer=open_),
+            FakeSource("owner", asked, answer=owner, prefixes=("dsatok_",)),
+            FakeSource("long", asked, answer=long, prefixes=("dsatok_long_",)),
+            FakeSource("exact", asked, answer=exact, exact=True),
+        ]
+    )
+    try:
+        outcome = await authenticate(chain, Credential(token))
+    except StorageError:
+        result: str | None = "fault"
+    else:
+        result = described(outcome)
+    assert result == expected
+    assert asked == order.split()
+
+
+async def test_open_sources_are_asked_as_given_and_plain_functions_after_them() -> None:
+    asked: list[str] = []
+
+    async def first(token: str) -> None:
+        asked.append("first")
+
+    async def second(token: str) -> dict[str, str]:
+        asked.append("second")
+        return {"id": token}
+
+    chain = Chain.of([first, FakeSource("a", asked), second, FakeSource("b", asked)])
+    outcome = await authenticate(chain, Credential("t"))
+    assert isinstance(outcome, Authenticated)
+    assert outcome.actor() == {"id": "t"}
+    assert outcome.auth.source == "second"
+    assert asked == ["a", "b", "first", "second"]
+
+
+@pytest.mark.parametrize("token", ["dsatok_t", "dstok_t"])
+async def test_a_plain_function_never_sees_a_reserved_prefix(token: str) -> None:
+    async def plain(token: str) -> dict[str, str]:
+        raise AssertionError(token)
+
+    assert await authenticate(Chain.of([plain]), Credential(token)) is None
+
+
+@pytest.mark.parametrize("answer", ["root", [], {}, 5, True])
+async def test_a_plain_function_that_returns_no_actor_is_a_fault_and_no_answer(answer: Any) -> None:
+    async def plain(token: str) -> Any:
+        return answer
+
+    with pytest.raises(TypeError, match="plain must return an actor"):
+        await authenticate(Chain.of([plain]), Credential("t"))
+
+
+async def test_a_plain_functions_malformed_restrictions_refuse_the_token() -> None:
+    async def plain(token: str) -> dict[str, Any]:
+        return {"id": "one", "_r": ["vt"]}
+
+    assert await authenticate(Chain.of([plain]), Credential("t")) == Rejected(Reason.DAMAGED)
+
+
+async def test_recheck_asks_the_source_again() -> None:
+    actors: list[dict[str, str] | None] = [{"id": "one"}, {"id": "one"}, None]
+
+    async def plain(token: str) -> dict[str, str] | None:
+        return actors.pop(0)
+
+    outcome = await authenticate(Chain.of([plain]), Credential("t"))
+    assert isinstance(outcome, Authenticated)
+    assert await outcome.auth.recheck()
+    assert not await outcome.auth.recheck()
+
+
+@pytest.mark.parametrize("source", [None, "token", {"token": {"id": "one"}}, 5, StaticTokens])
+def test_what_is_no_source_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^sources: \w+ is neither a source nor an async function"):
+        Chain.of([source])
+
+
+def test_two_sources_cannot_own_one_prefix() -> None:
+    with pytest.raises(ConfigurationError, match=r"^sources: two sources own tokens that start with 'dsatok_'"):
+        Chain.of([FakeSource("one", [], prefixes=("dsatok_",)), FakeSource("two", [], prefixes=("dsatok_",))])
+
+
+def test_every_source_of_a_chain_is_kept_once() -> None:
+    """They are opened and closed by this list."""
+    exact, owner, open_ = (
+        FakeSource("exact", [], exact=True),
+        FakeSource("owner", [], prefixes=("a_",)),
+        FakeSource("open", []),
+    )
+    assert Chain.of([open_, owner, exact]).sources == (exact, owner, open_)
+    assert isinstance(exact, Source)
+
+
+SCOPES: dict[str, tuple[dict[str, Any], Restrictions | None, tuple[str, ...]]] = {
+    "unrestricted: nothing is granted by absence": ({"id": "one"}, None, ("authenticated",)),
+    "restricted to nothing": ({"id": "one"}, Restrictions(), ("authenticated",)),
+    "global actions": (
+        {"id": "one"},
+        Restrictions().allow_all("edit").allow_all("view-table"),
+        ("authenticated", "edit", "view-table"),
+    ),
+    "an abbreviation and its long name": (
+        {"id": "one"},
+        Restrictions().allow_all("vt"),
+        ("authenticated", "vt", "view-table"),
+    ),
+    "an action on one database is no scope": (
+        {"id": "one"},
+        Restrictions().allow_database("one", "edit").allow_resource("one", "people", "edit"),
+        ("authenticated",),
+    ),
+    "what the actor lists itself": (
+        {"id": "one", "scopes": ["a", "b", "a", 5, None]},
+        None,
+        ("authenticated", "a", "b"),
+    ),
+    "scopes that are no list": ({"id": "one", "scopes": "admin"}, None, ("authenticated",)),
+}
+
+
+@pytest.mark.parametrize(("actor", "restrictions", "scopes"), SCOPES.values(), ids=SCOPES.keys())
+def test_scopes_are_what_somebody_wrote_down(
+    actor: dict[str, Any], restrictions: Restrictions | None, scopes: tuple[str, ...]
+) -> None:
+    auth = accepted(actor, restrictions).auth
+    assert auth.scopes == scopes
+    connection = HTTPConnection({"type": "http", "headers": [], "auth": auth})
+    assert has_required_scope(connection, list(scopes))
+    assert not has_required_scope(connection, ["admin"])
+
+
+DISPLAYED = {
+    "the id": ({"id": "one"}, "one", "one"),
+    "a number": ({"id": 5}, "5", "5"),
+    "display before name": ({"id": "one", "name": "N", "display": "D"}, "one", "D"),
+    "name before username": ({"id": "one", "username": "U", "name": "N"}, "one", "N"),
+    "username before login": ({"id": "one", "login": "L", "username": "U"}, "one", "U"),
+    "login": ({"id": "one", "login": "L"}, "one", "L"),
+    "an empty name": ({"id": "one", "name": ""}, "one", "one"),
+    "no id": ({"name": "N"}, "", "N"),
+}
+
+
+@pytest.mark.parametrize(("actor", "identity", "name"), DISPLAYED.values(), ids=DISPLAYED.keys())
+def test_the_user_is_shown_as_datasette_shows_an_actor(actor: dict[str, Any], identity: str, name: str) -> None:
+    user = TokenUser(actor)
+    assert (user.is_authenticated, user.identity, user.display_name) == (True, identity, name)
+
+
+@pytest.mark.parametrize(
+    "actor",
+    [
+        {"id": "one"},
+        {"id": "one", "_r": {"a": ["vt"], "d": {"one": ["es"]}}},
+        {"id": "one", "teams": [["a"], {"name": "b"}]},
+        {"id": "one", "teams": ({"name": "a"}, ["b"])},
+        {"id": "one", "teams": {"a", "b"}},
+        MappingProxyType({"id": "one", "teams": ["a"]}),
+    ],
+)
+def test_every_call_gives_an_actor_of_its_own(actor: Mapping[str, Any]) -> None:
+    outcome = accepted(actor)
+    first = outcome.actor()
+    assert type(first) is dict
+    assert first == actor
+    spoil(first)
+    assert outcome.actor() == actor
+
+
+def spoil(value: Any) -> None:
+    """Change everything within ``value`` that can be changed."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            spoil(inner)
+        value.clear()
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            spoil(inner)
+        if isinstance(value, list):
+            value.clear()
+    elif isinstance(value, set):
+        value.clear()
+
+
+def test_no_repr_tells_the_token() -> None:
+    credential = Credential("a-secret-token", "127.0.0.1")
+    assert repr(credential) == "Credential(<hidden>)"
+    outcome = accepted({"id": "one", "key": "a-secret-token"})
+    assert repr(outcome) == "Authenticated('one', source='fake')"
+    assert "a-secret-token" not in repr([credential, outcome, outcome.auth, outcome.user])
