@@ -1,0 +1,258 @@
+"""When a token was last used: written rarely, in batches, and never able to change an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from asgi import SECRET, App, Clock, ask, bearer, http
+
+from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.usage import BATCH, UsageLog, Use
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: Clock, anyio_backend: str) -> AsyncIterator[TokenStore]:
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=clock) as store:
+        yield store
+
+
+class Writes:
+    """Notes what it is told to write, and fails while told to."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.batches: list[list[Use]] = []
+        self.failures = list(failures)
+        self.happened = asyncio.Event()
+
+    async def __call__(self, uses: list[Use]) -> None:
+        self.happened.set()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append(uses)
+
+
+async def test_uses_are_collected_and_the_latest_of_each_is_written() -> None:
+    writes = Writes()
+    log = UsageLog(writes)
+    for when, address in ((10, "a"), (12, "b"), (11, "c")):
+        log.note(1, when, address)
+    log.note(2, 5)
+    await log.close()
+    assert writes.batches == [[(1, 12, "b"), (2, 5, None)]]
+
+
+async def test_a_transaction_holds_at_most_500_uses() -> None:
+    writes = Writes()
+    log = UsageLog(writes)
+    for row_id in range(1_201):
+        log.note(row_id, 1)
+    await log.close()
+    assert BATCH == 500
+    assert [len(batch) for batch in writes.batches] == [500, 500, 201]
+
+
+async def test_uses_are_written_without_being_asked_for() -> None:
+    writes = Writes()
+    log = UsageLog(writes, interval=0.001)
+    log.note(1, 1)
+    await writes.happened.wait()
+    await log.close()
+    assert writes.batches == [[(1, 1, None)]]
+
+
+@pytest.mark.parametrize("error", [StorageError("locked"), OSError("io"), ValueError("bug")], ids=repr)
+async def test_what_cannot_be_written_is_kept_for_the_next_time(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    writes = Writes(error, error)
+    log = UsageLog(writes)
+    log.note(1, 1)
+    await log.flush()
+    await log.flush()
+    assert writes.batches == []
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    await log.close()
+    assert writes.batches == [[(1, 1, None)]]
+
+
+async def test_a_use_that_comes_while_an_older_one_is_written_is_not_lost() -> None:
+    batches: list[list[Use]] = []
+
+    async def write(uses: list[Use]) -> None:
+        batches.append(uses)
+        if len(batches) == 1:
+            log.note(1, 20)
+
+    log = UsageLog(write)
+    log.note(1, 10)
+    await log.close()
+    assert batches == [[(1, 10, None)], [(1, 20, None)]]
+
+
+async def test_the_memory_of_uses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_token_auth.usage.MOST_WAITING", 3)
+    writes = Writes()
+    log = UsageLog(writes)
+    for row_id in range(10):
+        log.note(row_id, 1)
+    log.note(2, 9)
+    await log.close()
+    assert writes.batches == [[(0, 1, None), (1, 1, None), (2, 9, None)]]
+
+
+def test_uses_are_written_when_the_event_loop_ends_without_a_close() -> None:
+    batches: list[list[Use]] = []
+
+    async def write(uses: list[Use]) -> None:
+        await asyncio.sleep(0)
+        batches.append(uses)
+
+    async def main() -> None:
+        log.note(1, 1)
+        await asyncio.sleep(0)
+
+    log = UsageLog(write)
+    asyncio.run(main())
+    assert batches == [[(1, 1, None)]]
+
+
+def test_a_write_that_hangs_does_not_hold_up_the_end_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_token_auth.usage.LAST_CHANCE", 0.01)
+
+    async def write(uses: list[Use]) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        log.note(1, 1)
+        await asyncio.sleep(0)
+
+    log = UsageLog(write)
+    asyncio.run(main())
+
+
+def test_a_second_event_loop_writes_what_the_first_could_not() -> None:
+    async def main(write: Callable[[list[Use]], Awaitable[None]]) -> None:
+        log._write = write
+        log.note(len(batches) + 1, 1)
+        await asyncio.sleep(0)
+
+    async def fail(uses: list[Use]) -> None:
+        raise StorageError("locked")
+
+    async def write(uses: list[Use]) -> None:
+        batches.append(uses)
+
+    batches: list[list[Use]] = []
+    log = UsageLog(fail)
+    asyncio.run(main(fail))
+    asyncio.run(main(write))
+    assert batches == [[(1, 1, None)]]
+    gc.collect()
+
+
+# Through the store
+
+
+async def use(store: TokenStore, token: str, *, source: ManagedTokens | None = None) -> int:
+    app = TokenAuthMiddleware(App(), sources=[source or ManagedTokens(store)])
+    return (await ask(app, http([bearer(token)]))).status
+
+
+async def test_a_use_is_seen_after_it_is_flushed(store: TokenStore, clock: Clock) -> None:
+    issued = await store.issue("ann")
+    await use(store, issued.token)
+    await store.flush()
+    record = await store.get(issued.record.id, owner="ann")
+    assert (record.last_used_at, record.last_used_address) == (clock.now, None)
+
+
+async def test_a_token_is_noted_at_most_once_a_minute(store: TokenStore, clock: Clock) -> None:
+    issued = await store.issue("ann")
+    source = ManagedTokens(store)
+    start = clock.now
+    seen = []
+    for after in (0, 1, 59, 60, 61, 119, 120):
+        clock.now = start + after
+        # A second source, as in a second worker, must not write more often either.
+        await use(store, issued.token, source=source)
+        await use(store, issued.token)
+        await store.flush()
+        seen.append((await store.get(issued.record.id, owner="ann")).last_used_at)
+    assert [when - start for when in seen if when is not None] == [0, 0, 0, 60, 60, 60, 120]
+
+
+async def test_the_time_of_last_use_never_goes_backwards(store: TokenStore, clock: Clock) -> None:
+    issued = await store.issue("ann")
+    clock.now += 1_000
+    await use(store, issued.token)
+    await store.flush()
+    clock.now -= 500
+    await use(store, issued.token)
+    await store.flush()
+    assert (await store.get(issued.record.id, owner="ann")).last_used_at == clock.now + 500
+
+
+async def test_the_address_is_kept_only_where_that_is_asked_for(tmp_path: Path, clock: Clock) -> None:
+    for record_addresses, expected in ((False, None), (True, "192.0.2.7")):
+        path = tmp_path / f"{record_addresses}.db"
+        async with TokenStore(SQLite(path), secret=SECRET, record_addresses=record_addresses) as store:
+            issued = await store.issue("ann")
+            await use(store, issued.token)
+            await store.flush()
+            assert (await store.get(issued.record.id, owner="ann")).last_used_address == expected
+
+
+async def test_uses_are_flushed_when_the_store_is_closed(tmp_path: Path, clock: Clock) -> None:
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=clock) as store:
+        issued = await store.issue("ann")
+        await use(store, issued.token)
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=clock) as store:
+        assert (await store.get(issued.record.id, owner="ann")).last_used_at == clock.now
+
+
+async def test_a_refused_token_is_not_used(store: TokenStore) -> None:
+    issued = await store.issue("ann")
+    await store.revoke(issued.record.id, owner="ann")
+    assert await use(store, issued.token) == 401
+    await store.flush()
+    assert (await store.get(issued.record.id, owner="ann")).last_used_at is None
+
+
+async def test_a_database_that_cannot_be_written_changes_no_answer_and_loses_no_use(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_token_auth.databases.sqlite._WRITE_PATIENCE", 0.05)
+    issued = await store.issue("ann")
+    blocker = sqlite3.connect(tmp_path / "t.db", isolation_level=None)
+    blocker.execute("begin immediate")
+    assert await use(store, issued.token) == 200
+    await store.flush()
+    assert await use(store, issued.token) == 200
+    blocker.execute("rollback")
+    blocker.close()
+    await store.flush()
+    assert (await store.get(issued.record.id, owner="ann")).last_used_at is not None
+
+
+async def test_a_note_of_use_writes_nothing_on_the_path_of_the_request(store: TokenStore, tmp_path: Path) -> None:
+    issued = await store.issue("ann")
+    watcher = sqlite3.connect(tmp_path / "t.db")
+    before = watcher.execute("pragma data_version").fetchall()
+    for _ in range(20):
+        await use(store, issued.token)
+    assert watcher.execute("pragma data_version").fetchall() == before
+    watcher.close()
