@@ -173,12 +173,16 @@ def read_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if file.suffix not in (".json", ".toml"):
         raise ConfigurationError(f"{file}: a configuration file ends in .json or .toml.")
     try:
-        if file.stat().st_size > MAX_CONFIG_FILE:
-            raise ConfigurationError(f"{file} is larger than {MAX_CONFIG_FILE:,} bytes.")
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_CONFIG_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
+        raise ConfigurationError(f"{file} cannot be read: {why}.") from error
+    if len(raw) > MAX_CONFIG_FILE:
+        raise ConfigurationError(f"{file} is larger than {MAX_CONFIG_FILE:,} bytes.")
+    try:
+        text = raw.decode()
         block = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         # The error's own text quotes the file, which may hold a secret.
         raise ConfigurationError(f"{file} is not valid {file.suffix[1:].upper()} in UTF-8.") from error
@@ -251,7 +255,7 @@ def read_configuration(block: object) -> Configuration:
         tokens_may_manage_tokens=bool(read.flag("tokens_may_manage_tokens", False)),
         scopes=_scopes(read.value("scopes", (list, dict), "a list of names, or an object of names and descriptions")),
         expose_token_tables=bool(read.flag("expose_token_tables", False)),
-        encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))),
+        encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))) if secrets else (),
         secrets_database=secrets.get("database"),
     )
 
@@ -376,9 +380,11 @@ def _scopes(value: Any) -> dict[str, str]:
 
 
 def _keys(value: Any) -> tuple[str, ...]:
-    keys = [] if value is None else [value] if isinstance(value, str) else value
+    keys = [value] if isinstance(value, str) else value
     if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
         raise ConfigurationError("secrets.encryption_key: must be a string or a list of strings, newest last.")
+    if not keys:
+        raise ConfigurationError("secrets.encryption_key: is an empty list; give one key, or remove secrets.")
     return tuple(keys)
 
 
