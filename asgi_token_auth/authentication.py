@@ -53,6 +53,23 @@ class Rejected:
     token_id: int | None = None
 
 
+class Recheck:
+    """Asks ``source`` once more. There is one per remembered token, and closures would take five times the memory."""
+
+    __slots__ = ("_address", "_source", "_token")
+
+    def __init__(self, source: Source, credential: Credential) -> None:
+        self._source = source
+        self._token = credential.token
+        self._address = credential.address
+
+    async def __call__(self) -> bool:
+        return isinstance(await self._source.authenticate(Credential(self._token, self._address)), Authenticated)
+
+    def __repr__(self) -> str:
+        return f"Recheck({self._source.name!r})"
+
+
 class TokenAuth:
     """``scope["auth"]``: what Starlette's ``@requires`` reads, and what is known of the token."""
 
@@ -100,6 +117,9 @@ class TokenUser:
     def __repr__(self) -> str:
         return f"TokenUser(identity={self.identity!r})"
 
+
+# One tuple for all tokens that have none of their own.
+_NO_MORE_SCOPES: Final = ("authenticated",)
 
 # What an actor may hold that could be changed or could hold something that can. A plain function's actor need
 # not be JSON.
@@ -269,13 +289,12 @@ def accept(actor: Actor, *, source: Source, credential: Credential) -> Authentic
     """
     restrictions = Restrictions.from_wire(actor["_r"]) if "_r" in actor else None
 
-    async def recheck() -> bool:
-        return isinstance(await source.authenticate(credential), Authenticated)
-
-    return Authenticated(actor, source=source.name, restrictions=restrictions, recheck=recheck)
+    return Authenticated(actor, source=source.name, restrictions=restrictions, recheck=Recheck(source, credential))
 
 
-def _scopes(actor: Actor, restrictions: Restrictions | None) -> list[str]:
+def _scopes(actor: Actor, restrictions: Restrictions | None) -> Sequence[str]:
+    if restrictions is None and "scopes" not in actor:
+        return _NO_MORE_SCOPES
     scopes = ["authenticated"]
     if restrictions is not None:
         for action in restrictions.all:

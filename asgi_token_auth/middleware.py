@@ -129,16 +129,18 @@ class TokenAuthMiddleware:
         self._drop_cookies = drop_cookies
         self._forbid = forbid
         self._refusal_headers = list(refusal_headers)
+        # Written once, because strangers can ask for these as often as they like.
+        self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
         self._resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind == "lifespan":
-            await run_lifespan(self.app, self._resources, scope, receive, send)
-            return
         if (kind != "http" and kind != "websocket") or OUTCOME_KEY in scope:
-            await self.app(scope, receive, send)
+            if kind == "lifespan":
+                await run_lifespan(self.app, self._resources, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         server_scope = scope
         headers = scope["headers"]
@@ -147,13 +149,16 @@ class TokenAuthMiddleware:
             headers = list(headers)
             scope = {**scope, "headers": headers}
         parameter = self._parameter
-        reading = read_credential(
-            headers,
-            query=(scope.get("query_string") or b"") if parameter is not None else b"",
-            parameter=parameter,
-            parameter_allowed=kind == "websocket" or scope["method"] in ("GET", "HEAD"),
-            max_token_bytes=self._max_token_bytes,
-        )
+        if parameter is None:
+            reading = read_credential(headers, max_token_bytes=self._max_token_bytes)
+        else:
+            reading = read_credential(
+                headers,
+                query=scope.get("query_string") or b"",
+                parameter=parameter,
+                parameter_allowed=kind == "websocket" or scope["method"] in ("GET", "HEAD"),
+                max_token_bytes=self._max_token_bytes,
+            )
         if reading.query is not None:
             # Access logs are written from the scope that the server made, so that one is cleaned too.
             for seen in (scope, server_scope):
@@ -173,40 +178,42 @@ class TokenAuthMiddleware:
         except Exception as error:
             # A fault, whatever it is, says nothing about the token: neither "good" nor "bad" may follow from it.
             detail = str(error) if isinstance(error, (StorageError, ConfigurationError)) else type(error).__name__
-            logger.error("a token could not be checked: %s", detail)
-            self._tell("unavailable", scope, reason=detail)
-            await self._refuse(UNAVAILABLE, scope, send)
+            await self._cannot_tell(detail, scope, send)
             return
-        if isinstance(outcome, Authenticated):
-            await self._accepted(outcome, reading, headers, scope, receive, send)
-        else:
+        if not isinstance(outcome, Authenticated):
             await self._not_accepted(outcome, scope, receive, send)
-
-    async def _accepted(
-        self, outcome: Authenticated, reading: Reading, headers: HeaderList, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+            return
         if self._forbid is not None and (why := self._forbid(outcome)) is not None:
             self._tell("forbidden", scope, reason=why, outcome=outcome)
             await self._refuse(insufficient_scope(why), scope, send)
             return
-        if reading.header is not None and self._hide_credentials:
-            headers = headers.copy()
-            headers[reading.header] = (headers[reading.header][0], b"Bearer")
-        if self._drop_cookies:
-            headers = _without_cookies(headers)
         if self._on_event is not None:
             self._tell("accepted", scope, outcome=outcome)
-        child = {
-            **scope,
-            "headers": headers,
-            "actor": outcome.actor(),
-            "auth": outcome.auth,
-            "user": outcome.user,
-            OUTCOME_KEY: outcome,
-        }
-        await self.app(child, receive, send)
+        await self.app(self._child(outcome, reading, scope), receive, send)
+
+    def _child(self, outcome: Authenticated, reading: Reading, scope: Scope) -> Scope:
+        """The scope that the app gets with a valid token."""
+        headers: HeaderList = scope["headers"]
+        position = reading.header
+        if position is not None and self._hide_credentials:
+            headers = headers.copy()
+            headers[position] = (headers[position][0], b"Bearer")
+        if self._drop_cookies:
+            headers = _without_cookies(headers)
+        # One key after the other takes half the time of a display with ** in it.
+        child = dict(scope)
+        child["headers"] = headers
+        child["actor"] = outcome.actor()
+        child["auth"] = outcome.auth
+        child["user"] = outcome.user
+        child[OUTCOME_KEY] = outcome
+        return child
 
     async def _not_accepted(self, outcome: Rejected | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if outcome is not None and not isinstance(outcome, Rejected):
+            # A source of somebody else's making that answers with anything but an outcome has told nothing.
+            await self._cannot_tell(f"a source answered with {type(outcome).__name__}", scope, send)
+            return
         if outcome is None or outcome.reason is Reason.WRONG_SECRET:
             # Both alike, so that passing on does not tell which ids exist.
             self._tell("unknown", scope, reason=outcome.reason if outcome else None)
@@ -224,6 +231,11 @@ class TokenAuthMiddleware:
         logger.info("a token was refused: %s (id %s)", outcome.reason, outcome.token_id)
         self._tell("rejected", scope, reason=outcome.reason, token_id=outcome.token_id)
         await self._refuse(_REFUSALS.get(outcome.reason, INVALID_TOKEN), scope, send)
+
+    async def _cannot_tell(self, detail: str, scope: Scope, send: Send) -> None:
+        logger.error("a token could not be checked: %s", detail)
+        self._tell("unavailable", scope, reason=detail)
+        await self._refuse(UNAVAILABLE, scope, send)
 
     async def _without_token(self, scope: Scope, receive: Receive, send: Send, reading: Reading) -> None:
         if reading.fault is not None:
@@ -246,10 +258,16 @@ class TokenAuthMiddleware:
         self._tell("required", scope)
         await self._refuse(CREDENTIAL_REQUIRED, scope, send)
 
-    async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+    def _write(self, refusal: Refusal) -> tuple[HeaderList, bytes]:
         body = refusal.body()
         headers = refusal.headers(self._realm, self._refusal_headers)
         headers.append((b"content-length", str(len(body)).encode()))
+        return headers, body
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+        headers, body = self._written.get(refusal) or self._write(refusal)
+        # The list is the server's to change.
+        headers = headers.copy()
         if scope["type"] == "websocket":
             if "websocket.http.response" not in (scope.get("extensions") or {}):
                 code = _TRY_AGAIN_LATER if refusal.status == 503 else _POLICY_VIOLATION

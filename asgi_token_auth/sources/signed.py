@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
+from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 from asgi_token_auth.tokens import SIGNED_PREFIX, SecretInput, SigningSecrets, TokenSigner, read_payload
@@ -107,10 +107,13 @@ class SignedTokens:
         if expires_at is not None and now >= expires_at:
             return Rejected(Reason.EXPIRED)
 
-        async def recheck() -> bool:
-            return isinstance(await self.authenticate(credential), Authenticated)
-
-        return Authenticated(actor, source=self.name, expires_at=expires_at, restrictions=restrictions, recheck=recheck)
+        return Authenticated(
+            actor,
+            source=self.name,
+            expires_at=expires_at,
+            restrictions=restrictions,
+            recheck=Recheck(self, credential),
+        )
 
     def _read(self, payload: object) -> tuple[dict[str, Any], int | None, Restrictions | None]:
         if not isinstance(payload, dict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import secrets
 import sqlite3
@@ -77,12 +78,16 @@ class NoOp:
 
 
 class DictBackend(AuthenticationBackend):
+    """As Starlette's documentation writes a backend: new credentials and a new user for every request."""
+
     def __init__(self, tokens: Sequence[str]) -> None:
-        self._known = {token: (AuthCredentials(["authenticated"]), SimpleUser("bot")) for token in tokens}
+        self._known = dict.fromkeys(tokens, "bot")
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         scheme, _, token = conn.headers.get("authorization", "").partition(" ")
-        return self._known.get(token) if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer" or token not in self._known:
+            return None
+        return AuthCredentials(["authenticated"]), SimpleUser(self._known[token])
 
 
 class SelectPerRequest:
@@ -194,12 +199,14 @@ async def bytes_per_token(stack: AsyncExitStack, folder: Path) -> float:
     """What a remembered token takes, whatever it is made of."""
     store, tokens = await managed_tokens(stack, folder / "remembered.db", rows=_REMEMBERED)
     source = ManagedTokens(store)
-    tokens = [str(bytes(token, "ascii"), "ascii") for token in tokens]
     await source.authenticate(Credential(tokens.pop()))
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for token in tokens:
         await source.authenticate(Credential(str(bytes(token, "ascii"), "ascii")))
+    # Notes of use are gone as soon as they are written.
+    await source.flush()
+    gc.collect()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return (after - before) / len(tokens)
