@@ -24,23 +24,27 @@ from asgi_token_auth.errors import (
     TokenNotFound,
 )
 from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
+from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.sources.static import StaticTokens
-from asgi_token_auth.store import ANY_OWNER, IssuedToken, TokenRecord, TokenStore
+from asgi_token_auth.store import TokenStore
 
 __all__ = [
     "ANY_OWNER",
+    "KEEP",
     "Actor",
     "Authenticated",
     "ConfigurationError",
     "Credential",
+    "Family",
     "InvalidInput",
     "IssuedToken",
     "ManagedTokens",
     "Outcome",
+    "Page",
     "Reason",
     "Rejected",
     "Restrictions",
@@ -49,6 +53,7 @@ __all__ = [
     "Source",
     "StaticTokens",
     "StorageError",
+    "StoredEvent",
     "TokenAuth",
     "TokenAuthError",
     "TokenAuthMiddleware",

@@ -7,15 +7,34 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, TokenNotFound
 from asgi_token_auth.migrations import Migration, add_missing_columns, migrate
+from asgi_token_auth.records import (
+    KEEP,
+    AnyOwner,
+    Family,
+    IssuedToken,
+    Keep,
+    Owner,
+    Page,
+    Status,
+    StoredEvent,
+    StoredToken,
+    TokenRecord,
+    as_integer,
+    check_actor_id,
+    check_description,
+    check_id,
+    check_seconds,
+    is_text,
+    permissions_text,
+)
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens import (
     MANAGED_PREFIX,
@@ -32,108 +51,11 @@ logger = logging.getLogger("asgi_token_auth")
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
-MAX_DESCRIPTION: Final = 1_000
-MAX_ACTOR_ID: Final = 500
-#: Seconds: a hundred years. Longer lives are typing errors.
-MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
-
-Status = Literal["active", "revoked", "expired", "damaged"]
-
-
-class AnyOwner:
-    """The type of :data:`ANY_OWNER`."""
-
-    def __repr__(self) -> str:
-        return "ANY_OWNER"
-
-
-#: Passed as ``owner`` by whoever may act on everybody's tokens.
-ANY_OWNER: Final = AnyOwner()
-
-Owner = str | AnyOwner
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
-    """What is known of a token. Times are seconds since the epoch."""
-
-    id: int
-    actor_id: str
-    status: Status
-    description: str | None
-    restrictions: Restrictions | None
-    created_at: int | None
-    expires_at: int | None
-    last_used_at: int | None
-    last_used_address: str | None
-    ended_at: int | None
-    parent_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedToken:
-    """A token at the only moment when its text exists."""
-
-    record: TokenRecord
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredToken:
-    """The part of a row that decides whether a token is accepted; equal rows decide alike."""
-
-    id: int
-    actor_id: object
-    marked: object
-    permissions: object
-    created: object
-    expires_after: object
-    ended: object
-    digest: object
-    previous_digest: object
-    previous_until: object
-
-    @property
-    def expires_at(self) -> int | None:
-        """Seconds since the epoch.
-
-        Raises:
-            ValueError: the row is damaged.
-        """
-        if self.expires_after is None:
-            return None
-        if type(self.created) is not int or type(self.expires_after) is not int:
-            raise ValueError("created_timestamp or expires_after_seconds is not an integer")
-        return self.created + self.expires_after
-
-    def restrictions(self) -> Restrictions | None:
-        """``None`` for an unrestricted token.
-
-        Raises:
-            ValueError: the column holds anything but JSON ``null`` or restrictions.
-        """
-        if not isinstance(self.permissions, str):
-            raise ValueError("permissions is not JSON text")
-        wire = json.loads(self.permissions)
-        return None if wire is None else Restrictions.from_wire(wire)
-
-    def status(self, now: float) -> Status:
-        """Computed from what is stored; never written by looking."""
-        try:
-            expires_at = self.expires_at
-            self.restrictions()
-        except (ValueError, RecursionError):
-            return "damaged"
-        if not isinstance(self.actor_id, str) or not self.actor_id:
-            return "damaged"
-        if self.marked == "R":
-            return "revoked"
-        if self.marked == "E" or (expires_at is not None and now >= expires_at):
-            return "expired"
-        if self.ended is not None:
-            return "revoked"
-        return "active" if self.marked == "A" else "damaged"
-
+#: Seconds that the old text of a rotated token may go on working: ninety days.
+MAX_GRACE: Final = 90 * 86_400
+#: Tokens in one page of a list.
+MAX_LIMIT: Final = 1_000
+MAX_SEARCH: Final = 200
 
 _DECIDING: Final = (
     "id, actor_id, token_status, permissions, created_timestamp, expires_after_seconds, ended_timestamp, "
@@ -142,8 +64,17 @@ _DECIDING: Final = (
 _SHOWN: Final = f"{_DECIDING}, description, last_used_timestamp, last_used_address, parent_id"
 
 
+# Status in SQL, as StoredToken.status() computes it, but for rows that are damaged inside.
+_EXPIRED: Final = "(token_status = 'E' or created_timestamp + expires_after_seconds <= :now)"
+_HAS_STATUS: Final[dict[str, str]] = {
+    "active": f"token_status = 'A' and ended_timestamp is null and not coalesce({_EXPIRED}, false)",
+    "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
+    "expired": f"token_status <> 'R' and coalesce({_EXPIRED}, false)",
+}
+
+
 class TokenStore:
-    """Managed tokens: issued, found, revoked, and when each was last used.
+    """Managed tokens: issued, listed, changed, rotated, ended, and when each was last used.
 
     Args:
         database: where the rows are.
@@ -267,13 +198,13 @@ class TokenStore:
             StorageError: nothing was created.
         """
         values = {
-            "actor_id": _actor_id(actor_id),
-            "description": _description(description),
-            "expires_after": _seconds(expires_after),
-            "permissions": _permissions_text(restrictions),
-            "parent": None if parent is None else _id(parent),
+            "actor_id": check_actor_id(actor_id),
+            "description": check_description(description),
+            "expires_after": check_seconds(expires_after),
+            "permissions": permissions_text(restrictions),
+            "parent": None if parent is None else check_id(parent),
         }
-        by = None if by is None else _actor_id(by)
+        by = None if by is None else check_actor_id(by)
         nonce = new_nonce()
         now = int(self.clock())
         row = await self._transaction(self._issue(values, digest_nonce(nonce), by, now))
@@ -287,8 +218,8 @@ class TokenStore:
             InvalidInput: ``owner`` is no actor id.
             TokenNotFound: there is none.
         """
-        where, parameters = _owned(owner)
-        _id(token_id)
+        where, parameters = self._owned(owner)
+        check_id(token_id)
         await self.ensure_ready()
         result = await self.database.query(
             f"select {_SHOWN} from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
@@ -308,9 +239,163 @@ class TokenStore:
             TokenNotFound: ``owner`` has no such token.
             StorageError: nothing was revoked.
         """
-        _id(token_id)
-        by = None if by is None else _actor_id(by)
+        check_id(token_id)
+        by = None if by is None else check_actor_id(by)
         return self._record(await self._transaction(self._revoke(token_id, owner, by, int(self.clock()))))
+
+    async def list(
+        self,
+        *,
+        owner: Owner,
+        status: Status | None = None,
+        search: str | None = None,
+        used_before: int | None = None,
+        used_after: int | None = None,
+        cursor: int | None = None,
+        limit: int = 30,
+    ) -> Page:
+        """Tokens of ``owner``, newest first.
+
+        Args:
+            status: only active, revoked or expired ones.
+            search: text that the description or the actor id holds, in any case.
+            used_before: last used before this time, in seconds since the epoch; never used counts as before.
+            used_after: last used at this time or later.
+            cursor: where the page before ended; tokens issued since then make no difference.
+
+        Raises:
+            InvalidInput: an argument is unusable.
+        """
+        conditions, parameters = self._owned(owner)
+        where = [conditions]
+        if status is not None:
+            if status not in _HAS_STATUS:
+                raise InvalidInput(f"status must be one of {', '.join(_HAS_STATUS)}.")
+            where.append(_HAS_STATUS[status])
+            parameters["now"] = int(self.clock())
+        if search is not None:
+            if not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search):
+                raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
+            where.append("(lower(description) like :search escape '!' or lower(actor_id) like :search escape '!')")
+            parameters["search"] = "%" + re.sub(r"([%_!])", r"!\1", search.lower()) + "%"
+        for name, value, condition in (
+            ("before", used_before, "(last_used_timestamp is null or last_used_timestamp < :before)"),
+            ("after", used_after, "last_used_timestamp >= :after"),
+            ("cursor", cursor, "id < :cursor"),
+        ):
+            if value is not None:
+                if type(value) is not int or not 0 <= value <= MAX_ID:
+                    raise InvalidInput(f"{name} must be a whole number.")
+                where.append(condition)
+                parameters[name] = value
+        if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+            raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
+        await self.ensure_ready()
+        result = await self.database.query(
+            f"select {_SHOWN} from {self.table} where {' and '.join(where)} order by id desc limit :limit",
+            {**parameters, "limit": limit + 1},
+        )
+        items = [self._record(row) for row in result.rows[:limit]]
+        return Page(items, items[-1].id if len(result.rows) > limit else None)
+
+    async def edit(
+        self,
+        token_id: int,
+        *,
+        owner: Owner,
+        by: str | None = None,
+        description: str | Keep | None = KEEP,
+        expires_after: float | timedelta | Keep | None = KEEP,
+        restrictions: Restrictions | Keep | None = KEEP,
+    ) -> TokenRecord:
+        """Change an active token. What it loses, the tokens created through it lose in the same transaction.
+
+        Args:
+            expires_after: seconds from now, or a ``timedelta``; ``None``: never.
+
+        Raises:
+            InvalidInput: an argument is unusable, reaches beyond the token's parent, or the token has ended.
+            TokenNotFound: ``owner`` has no such token.
+            StorageError: nothing was changed.
+        """
+        check_id(token_id)
+        by = None if by is None else check_actor_id(by)
+        now = int(self.clock())
+        changes: dict[str, Any] = {}
+        if not isinstance(description, Keep):
+            changes["description"] = check_description(description)
+        if not isinstance(expires_after, Keep):
+            seconds = check_seconds(expires_after)
+            changes["expires_at"] = None if seconds is None else now + seconds
+        if not isinstance(restrictions, Keep):
+            changes["permissions"] = permissions_text(restrictions)
+        return self._record(await self._transaction(self._edit(token_id, owner, by, now, changes)))
+
+    async def rotate(
+        self, token_id: int, *, owner: Owner, by: str | None = None, grace: float | timedelta = 0
+    ) -> IssuedToken:
+        """Give an active token a new text. Everything else about it stays.
+
+        Args:
+            grace: seconds that the old text goes on working; 0, for a leaked one: none.
+
+        Raises:
+            InvalidInput: ``grace`` is unusable, or the token has ended.
+            TokenNotFound: ``owner`` has no such token.
+            StorageError: nothing was changed; the old text is the one that works.
+        """
+        check_id(token_id)
+        by = None if by is None else check_actor_id(by)
+        seconds = grace.total_seconds() if isinstance(grace, timedelta) else grace
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_GRACE:
+            raise InvalidInput("grace must be a number of seconds from 0 to 90 days.")
+        nonce = new_nonce()
+        row = await self._transaction(
+            self._rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), int(seconds))
+        )
+        return IssuedToken(self._record(row), self.text.build(token_id, nonce))
+
+    async def revoke_all(self, *, owner: Owner, by: str | None = None) -> int:
+        """End every active token of ``owner``; return how many that were.
+
+        Raises:
+            InvalidInput: ``owner`` or ``by`` is no actor id.
+            StorageError: nothing was revoked.
+        """
+        by = None if by is None else check_actor_id(by)
+        await self.ensure_ready()
+        return await self.database.transaction(self._revoke_all(owner, by, int(self.clock())))
+
+    async def prune(self, *, ended_before: float, dry_run: bool = False) -> int:
+        """Delete tokens that ended before a time, with their events; return how many.
+
+        The newest token stays, so that its id is never given to another one.
+
+        Args:
+            ended_before: seconds since the epoch.
+            dry_run: only count.
+
+        Raises:
+            StorageError: nothing was deleted.
+        """
+        if isinstance(ended_before, bool) or not isinstance(ended_before, (int, float)):
+            raise InvalidInput("ended_before must be a number of seconds since the epoch.")
+        await self.ensure_ready()
+        return await self.database.transaction(self._prune(int(min(ended_before, self.clock())), dry_run))
+
+    async def events(self, token_id: int, *, owner: Owner) -> Sequence[StoredEvent]:
+        """What happened to a token, oldest first.
+
+        Raises:
+            TokenNotFound: ``owner`` has no such token.
+        """
+        await self.get(token_id, owner=owner)
+        result = await self.database.query(
+            f"select at_timestamp, event, by_actor_id, details from {self.table}_events where token_id = :id "
+            "order by id",
+            {"id": token_id},
+        )
+        return [StoredEvent(*row) for row in result.rows]
 
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
@@ -328,7 +413,10 @@ class TokenStore:
 
     def _issue(self, values: dict[str, Any], digest: str, by: str | None, now: int) -> Steps[Row]:
         if values["parent"] is not None:
-            yield from self._check_parent(values, now)
+            life = values["expires_after"]
+            yield from self._check_parent(
+                values["parent"], values["actor_id"], values["permissions"], None if life is None else now + life, now
+            )
         rows = yield (
             f"insert into {self.table} (token_status, description, actor_id, permissions, created_timestamp, "
             "expires_after_seconds, secret_version, token_digest, parent_id) values ('A', :description, :actor_id, "
@@ -338,34 +426,136 @@ class TokenStore:
         yield self._event(rows[0][0], "created", by, now)
         return rows[0]
 
-    def _check_parent(self, values: dict[str, Any], now: int) -> Steps[None]:
+    def _check_parent(
+        self, parent_id: int, actor_id: object, permissions: object, until: int | None, now: int
+    ) -> Steps[None]:
         rows = yield (
             f"select {_DECIDING} from {self.table} where id = :parent and actor_id = :actor_id",
-            {"parent": values["parent"], "actor_id": values["actor_id"]},
+            {"parent": parent_id, "actor_id": actor_id},
         )
         parent = StoredToken(*rows[0]) if rows else None
         if parent is None or parent.status(now) != "active":
-            raise TokenNotFound(f"Token {values['parent']} is not an active token of this actor.")
-        permitted, wanted = parent.restrictions(), json.loads(values["permissions"])
+            raise TokenNotFound(f"Token {parent_id} is not an active token of this actor.")
+        permitted, wanted = parent.restrictions(), json.loads(str(permissions))
         if permitted is not None and (wanted is None or not Restrictions.from_wire(wanted).is_subset(permitted)):
             raise InvalidInput("A token cannot create a token that may do more than itself.")
-        until, expires_after = parent.expires_at, values["expires_after"]
-        if until is not None and (expires_after is None or now + expires_after > until):
+        if parent.expires_at is not None and (until is None or until > parent.expires_at):
             raise InvalidInput("A token cannot create a token that lives longer than itself.")
 
     def _revoke(self, token_id: int, owner: Owner, by: str | None, now: int) -> Steps[Row]:
-        where, parameters = _owned(owner)
+        where, parameters = self._owned(owner)
         found = yield f"select id from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
         if not found:
             raise TokenNotFound(f"There is no token {token_id}.")
-        # union, not union all: a damaged table whose parents form a ring must not loop for ever.
-        family = yield (
-            f"with recursive family(id) as (select id from {self.table} where id = :id union "
-            f"select child.id from {self.table} child join family on child.parent_id = family.id) "
-            f"select {_DECIDING} from {self.table} where id in (select id from family) order by id",
+        family = yield self._family(token_id)
+        yield from self._end(family, by, now)
+        rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
+        return rows[0]
+
+    def _edit(self, token_id: int, owner: Owner, by: str | None, now: int, changes: dict[str, Any]) -> Steps[Row]:
+        token = yield from self._active(token_id, owner, now)
+        values: dict[str, Any] = {}
+        if "description" in changes:
+            values["description"] = changes["description"]
+        if "permissions" in changes:
+            values["permissions"] = changes["permissions"]
+        if "expires_at" in changes:
+            values["expires_after_seconds"] = _life(token, changes["expires_at"])
+        if values:
+            parents = yield f"select parent_id from {self.table} where id = :id", {"id": token_id}
+            if parents[0][0] is not None and len(values) > ("description" in values):
+                wanted = changes.get("permissions", token.permissions)
+                until = changes.get("expires_at", token.expires_at)
+                yield from self._check_parent(parents[0][0], token.actor_id, wanted, until, now)
+            assignments = ", ".join(f"{column} = :{column}" for column in values)
+            yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
+            changed = ", ".join(sorted(name.removesuffix("_seconds") for name in values)).replace("_", " ")
+            yield self._event(token_id, "edited", by, now, changed)
+            yield from self._narrow_children(token_id, by, now)
+        rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
+        return rows[0]
+
+    def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:
+        rows = yield f"select {_DECIDING} from {self.table} where id = :id", {"id": token_id}
+        token = StoredToken(*rows[0])
+        limits, until = token.restrictions(), token.expires_at
+        family = yield self._family(token_id)
+        for child in (StoredToken(*row) for row in family):
+            if child.id == token_id or child.status(now) != "active":
+                continue
+            has, ends = child.restrictions(), child.expires_at
+            keeps = limits if has is None else has if has.is_subset(limits) else has.intersect(limits)
+            sooner = until if ends is None else ends if until is None else min(ends, until)
+            if keeps == has and sooner == ends:
+                continue
+            yield (
+                f"update {self.table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
+                {"permissions": permissions_text(keeps), "life": _life(child, sooner), "id": child.id},
+            )
+            yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
+
+    def _rotate(self, token_id: int, owner: Owner, by: str | None, now: int, digest: str, grace: int) -> Steps[Row]:
+        token = yield from self._active(token_id, owner, now)
+        # An empty text stands for the predecessor's tokens, which have no nonce and so no digest.
+        previous = None if grace == 0 else "" if token.digest is None else token.digest
+        rows = yield (
+            f"update {self.table} set token_digest = :digest, previous_digest = :previous, previous_until = :until "
+            f"where id = :id returning {_SHOWN}",
+            {"digest": digest, "previous": previous, "until": None if grace == 0 else now + grace, "id": token_id},
+        )
+        yield self._event(token_id, "rotated", by, now, f"the old text works for {grace} seconds" if grace else None)
+        return rows[0]
+
+    def _revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
+        where, parameters = self._owned(owner)
+        rows = yield (
+            f"select {_DECIDING} from {self.table} where {where} and ended_timestamp is null order by id",
+            parameters,
+        )
+        return (yield from self._end(rows, by, now))
+
+    def _prune(self, before: int, dry_run: bool) -> Steps[int]:
+        old = (
+            f"select id from {self.table} where id < (select max(id) from {self.table}) and (ended_timestamp < :before "
+            "or (ended_timestamp is null and created_timestamp + expires_after_seconds < :before))"
+        )
+        rows = yield f"select count(*) from ({old}) as old", {"before": before}
+        if not dry_run:
+            yield f"delete from {self.table}_events where token_id in ({old})", {"before": before}
+            yield f"delete from {self.table} where id in ({old})", {"before": before}
+        count: int = rows[0][0]
+        return count
+
+    def _active(self, token_id: int, owner: Owner, now: int) -> Steps[StoredToken]:
+        where, parameters = self._owned(owner)
+        rows = yield (
+            f"select {_DECIDING} from {self.table} where id = :id and {where}",
+            {"id": token_id, **parameters},
+        )
+        if not rows:
+            raise TokenNotFound(f"There is no token {token_id}.")
+        token = StoredToken(*rows[0])
+        if (status := token.status(now)) != "active":
+            raise InvalidInput(f"This token is {status}; only an active one can be changed.")
+        return token
+
+    def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
+        """The rows of a token and of all that were created through it."""
+        return (
+            f"select {_DECIDING} from {self.table} where id in ({self._family_ids('id')}) order by id",
             {"id": token_id},
         )
-        for member in (StoredToken(*row) for row in family):
+
+    def _family_ids(self, parameter: str) -> str:
+        # union, not union all: a damaged table whose parents form a ring must not loop for ever.
+        return (
+            f"with recursive family(id) as (select id from {self.table} where id = :{parameter} union "
+            f"select child.id from {self.table} child join family on child.parent_id = family.id) select id from family"
+        )
+
+    def _end(self, rows: Sequence[Row], by: str | None, now: int) -> Steps[int]:
+        count = 0
+        for member in (StoredToken(*row) for row in rows):
             # A damaged row is ended too, lest whoever repairs it brings a revoked token back to life.
             if member.status(now) not in ("active", "damaged"):
                 continue
@@ -376,17 +566,33 @@ class TokenStore:
             )
             if ended:
                 yield self._event(member.id, "revoked", by, now)
-        rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
-        return rows[0]
+                count += 1
+        return count
 
-    def _event(self, token_id: int, event: str, by: str | None, now: int) -> tuple[str, dict[str, Any]]:
+    def _owned(self, owner: Owner) -> tuple[str, dict[str, Any]]:
+        """The one condition that limits a statement to what ``owner`` may reach."""
+        if isinstance(owner, AnyOwner):
+            return "1 = 1", {}
+        if isinstance(owner, Family):
+            where, parameters = self._owned(owner.actor_id)
+            return (
+                f"{where} and id in ({self._family_ids('family')})",
+                {**parameters, "family": check_id(owner.token_id)},
+            )
+        if not isinstance(owner, str) or not owner or not is_text(owner):
+            raise InvalidInput("owner must be an actor id or ANY_OWNER.")
+        return "actor_id = :owner", {"owner": owner}
+
+    def _event(
+        self, token_id: int, event: str, by: str | None, now: int, details: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
         return (
-            f"insert into {self.table}_events (token_id, event, by_actor_id, at_timestamp) "
-            "values (:token_id, :event, :by, :now)",
-            {"token_id": token_id, "event": event, "by": by, "now": now},
+            f"insert into {self.table}_events (token_id, event, by_actor_id, at_timestamp, details) "
+            "values (:token_id, :event, :by, :now, :details)",
+            {"token_id": token_id, "event": event, "by": by, "now": now, "details": details},
         )
 
-    async def _write_usage(self, uses: list[Use]) -> None:
+    async def _write_usage(self, uses: Sequence[Use]) -> None:
         def steps() -> Steps[None]:
             for token_id, when, address in uses:
                 yield (
@@ -414,15 +620,16 @@ class TokenStore:
             status=stored.status(self.clock()),
             description=description if isinstance(description, str) else None,
             restrictions=restrictions,
-            created_at=_integer(stored.created),
+            created_at=as_integer(stored.created),
             expires_at=expires_at,
-            last_used_at=_integer(last_used),
+            last_used_at=as_integer(last_used),
             last_used_address=address if isinstance(address, str) else None,
-            ended_at=_integer(stored.ended),
-            parent_id=_integer(parent),
+            ended_at=as_integer(stored.ended),
+            parent_id=as_integer(parent),
+            previous_until=as_integer(stored.previous_until),
         )
 
-    def _migrations(self) -> list[Migration]:
+    def _migrations(self) -> Sequence[Migration]:
         def predecessor() -> Steps[None]:
             # The columns in the order and with the types that datasette-auth-tokens gives them.
             yield (
@@ -460,56 +667,10 @@ class TokenStore:
         return [("0001_predecessor", predecessor), ("0002_nonces", nonces), ("0003_events", events)]
 
 
-def _id(value: object) -> int:
-    # bool is an int, and no id.
-    if type(value) is not int or not 1 <= value <= MAX_ID:
-        raise TokenNotFound("There is no such token.")
-    return value
-
-
-def _owned(owner: Owner) -> tuple[str, dict[str, Any]]:
-    """The one condition that limits a statement to what ``owner`` may reach."""
-    if isinstance(owner, AnyOwner):
-        return "1 = 1", {}
-    if not isinstance(owner, str) or not owner or not _is_text(owner):
-        raise InvalidInput("owner must be an actor id or ANY_OWNER.")
-    return "actor_id = :owner", {"owner": owner}
-
-
-def _actor_id(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > MAX_ACTOR_ID or not _is_text(value):
-        raise InvalidInput(f"An actor id must be text of 1 to {MAX_ACTOR_ID} characters.")
-    return value
-
-
-def _description(value: object) -> str | None:
-    if value is None:
+def _life(token: StoredToken, until: int | None) -> int | None:
+    """``until`` as the column holds it: seconds after the token was created."""
+    if until is None:
         return None
-    if not isinstance(value, str) or len(value) > MAX_DESCRIPTION or not _is_text(value):
-        raise InvalidInput(f"A description must be text of at most {MAX_DESCRIPTION:,} characters.")
-    return value
-
-
-def _seconds(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MAX_EXPIRES_AFTER:
-        raise InvalidInput("An expiry must be a number of seconds from 1 to a hundred years; None for no expiry.")
-    return int(value)
-
-
-def _permissions_text(restrictions: Restrictions | None) -> str:
-    if restrictions is not None and not isinstance(restrictions, Restrictions):
-        raise InvalidInput("restrictions must be a Restrictions value or None.")
-    return json.dumps(None if restrictions is None else restrictions.to_wire())
-
-
-def _is_text(value: str) -> bool:
-    # NUL ends a string in some databases and surrogates are no characters.
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int else None
+    if type(token.created) is not int:
+        raise InvalidInput("This token has no time of creation, so its expiry cannot be changed; rotate or revoke it.")
+    return until - token.created

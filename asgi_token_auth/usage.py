@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from asgi_token_auth.errors import StorageError
@@ -26,7 +26,7 @@ Use = tuple[int, int, str | None]
 class UsageLog:
     """Collects uses and hands them to ``write``, at most :data:`BATCH` at a time."""
 
-    def __init__(self, write: Callable[[list[Use]], Awaitable[None]], *, interval: float = FLUSH_INTERVAL) -> None:
+    def __init__(self, write: Callable[[Sequence[Use]], Awaitable[None]], *, interval: float = FLUSH_INTERVAL) -> None:
         self._write = write
         self._interval = interval
         self._waiting: dict[int, tuple[int, str | None]] = {}

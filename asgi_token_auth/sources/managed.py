@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
+import marshal
 from typing import Final
 
-from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
-from asgi_token_auth.store import StoredToken, TokenStore
+from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
+from asgi_token_auth.databases.protocol import Row
+from asgi_token_auth.records import StoredToken
+from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tokens import digest_nonce
 
 logger = logging.getLogger("asgi_token_auth")
@@ -17,18 +21,21 @@ CACHE_SIZE: Final = 5_000
 #: Seconds between two notes of use of one token.
 USE_INTERVAL: Final = 60
 
+_NEVER: Final = float("inf")
+
 
 class _Entry:
     """A well-signed token, and its row as it was under ``version``."""
 
-    __slots__ = ("digest", "noted", "outcome", "row", "token_id", "until", "version")
+    __slots__ = ("digest", "noted", "outcome", "seen", "token_id", "until", "version")
 
     def __init__(self, token_id: int, digest: str) -> None:
         self.token_id = token_id
         #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
-        self.digest = digest
+        self.digest = bytes.fromhex(digest)
         self.version: object = None
-        self.row: StoredToken | None = None
+        #: What the row looked like. A digest of it takes a fifth of its memory.
+        self.seen = b""
         self.outcome: Authenticated | None = None
         self.until = 0.0
         self.noted = 0.0
@@ -88,9 +95,8 @@ class ManagedTokens:
         await self.store.ensure_ready()
         version, found = await self._lookup.fetch(entry.token_id)
         now = self.store.clock()
-        row = StoredToken(*found) if found is not None else None
-        if row is None or row != entry.row or now >= entry.until:
-            reason = self._judge(entry, credential, row, now)
+        if found is None or _look(found) != entry.seen or now >= entry.until:
+            reason = self._judge(entry, credential, found, now)
             if reason is not None:
                 self._young.pop(credential.token, None)
                 self._old.pop(credential.token, None)
@@ -101,18 +107,20 @@ class ManagedTokens:
             self._note(entry, now, credential.address)
         return entry.outcome
 
-    def _judge(self, entry: _Entry, credential: Credential, row: StoredToken | None, now: float) -> Reason | None:
+    def _judge(self, entry: _Entry, credential: Credential, found: Row | None, now: float) -> Reason | None:
         """Fill in ``entry`` from the row, or say why the token is refused."""
-        if row is None:
+        if found is None:
             return Reason.UNKNOWN_TOKEN
+        row = StoredToken(*found)
         status = row.status(now)
         if status == "damaged":
             logger.error("token %d is refused because its row in %s is damaged", row.id, self.store.table)
             return Reason.DAMAGED
-        until = float("inf")
+        until = _NEVER
         # Rows of datasette-auth-tokens have no digest, and their tokens no nonce.
-        if not _same(entry.digest, "" if row.digest is None else row.digest):
-            if row.previous_digest is None or not _same(entry.digest, row.previous_digest):
+        digest = entry.digest.hex()
+        if not _same(digest, "" if row.digest is None else row.digest):
+            if row.previous_digest is None or not _same(digest, row.previous_digest):
                 return Reason.UNKNOWN_TOKEN
             if type(row.previous_until) is not int or now >= row.previous_until:
                 return Reason.EXPIRED
@@ -126,18 +134,16 @@ class ManagedTokens:
         if restrictions is not None:
             actor["_r"] = restrictions.to_wire()
 
-        async def recheck() -> bool:
-            return isinstance(await self.authenticate(credential), Authenticated)
-
-        entry.row = row
+        entry.token_id = row.id
+        entry.seen = _look(found)
         entry.until = until
         entry.outcome = Authenticated(
             actor,
             source=self.name,
             token_id=row.id,
-            expires_at=None if until == float("inf") else until,
+            expires_at=None if until == _NEVER else until,
             restrictions=restrictions,
-            recheck=recheck,
+            recheck=Recheck(self, credential),
         )
         return None
 
@@ -149,6 +155,11 @@ class ManagedTokens:
         if len(self._young) >= CACHE_SIZE and token not in self._young:
             self._old, self._young = self._young, {}
         self._young[token] = entry
+
+
+def _look(row: Row) -> bytes:
+    # marshal writes values and types and nothing else; its version 2 writes equal values alike.
+    return hashlib.blake2b(marshal.dumps(tuple(row), 2), digest_size=16).digest()
 
 
 def _same(presented: str, kept: object) -> bool:

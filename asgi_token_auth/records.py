@@ -1,0 +1,227 @@
+"""A managed token as it is stored and as it is shown, and what may be said of one. Pure; no statement is run here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Literal
+
+from asgi_token_auth.errors import InvalidInput, TokenNotFound
+from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.tokens import MAX_ID
+
+MAX_DESCRIPTION: Final = 1_000
+MAX_ACTOR_ID: Final = 500
+#: Seconds: a hundred years. Longer lives are typing errors.
+MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
+
+Status = Literal["active", "revoked", "expired", "damaged"]
+
+
+class AnyOwner:
+    """The type of :data:`ANY_OWNER`."""
+
+    def __repr__(self) -> str:
+        return "ANY_OWNER"
+
+
+#: Passed as ``owner`` by whoever may act on everybody's tokens.
+ANY_OWNER: Final = AnyOwner()
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An owner that is a token: it reaches itself and what was created through it, of its own actor."""
+
+    actor_id: str
+    token_id: int
+
+
+Owner = str | AnyOwner | Family
+
+
+class Keep:
+    """The type of :data:`KEEP`."""
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+#: Passed to ``edit()`` for what shall stay as it is, because ``None`` means "none".
+KEEP: Final = Keep()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What is known of a token. Times are seconds since the epoch."""
+
+    id: int
+    actor_id: str
+    status: Status
+    description: str | None
+    restrictions: Restrictions | None
+    created_at: int | None
+    expires_at: int | None
+    last_used_at: int | None
+    last_used_address: str | None
+    ended_at: int | None
+    parent_id: int | None
+    #: Until when the text before the last rotation works, if it still may.
+    previous_until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tokens of a list, newest first, and where the next ones begin."""
+
+    items: list[TokenRecord]
+    next_cursor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """Something that happened to a token: ``created``, ``edited``, ``rotated`` or ``revoked``, when and by whom."""
+
+    at: int
+    name: str
+    by: str | None
+    details: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token at the only moment when its text exists."""
+
+    record: TokenRecord
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredToken:
+    """The part of a row that decides whether a token is accepted; equal rows decide alike."""
+
+    id: int
+    actor_id: object
+    marked: object
+    permissions: object
+    created: object
+    expires_after: object
+    ended: object
+    digest: object
+    previous_digest: object
+    previous_until: object
+
+    @property
+    def expires_at(self) -> int | None:
+        """Seconds since the epoch.
+
+        Raises:
+            ValueError: the row is damaged.
+        """
+        if self.expires_after is None:
+            return None
+        if type(self.created) is not int or type(self.expires_after) is not int:
+            raise ValueError("created_timestamp or expires_after_seconds is not an integer")
+        return self.created + self.expires_after
+
+    def restrictions(self) -> Restrictions | None:
+        """``None`` for an unrestricted token.
+
+        Raises:
+            ValueError: the column holds anything but JSON ``null`` or restrictions.
+        """
+        if not isinstance(self.permissions, str):
+            raise ValueError("permissions is not JSON text")
+        wire = json.loads(self.permissions)
+        return None if wire is None else Restrictions.from_wire(wire)
+
+    def status(self, now: float) -> Status:
+        """Computed from what is stored; never written by looking."""
+        try:
+            expires_at = self.expires_at
+            self.restrictions()
+        except (ValueError, RecursionError):
+            return "damaged"
+        if not isinstance(self.actor_id, str) or not self.actor_id:
+            return "damaged"
+        if self.marked == "R":
+            return "revoked"
+        if self.marked == "E" or (expires_at is not None and now >= expires_at):
+            return "expired"
+        if self.ended is not None:
+            return "revoked"
+        return "active" if self.marked == "A" else "damaged"
+
+
+def check_id(value: object) -> int:
+    """The id of a token that could exist.
+
+    Raises:
+        TokenNotFound: it could not.
+    """
+    # bool is an int, and no id.
+    if type(value) is not int or not 1 <= value <= MAX_ID:
+        raise TokenNotFound("There is no such token.")
+    return value
+
+
+def check_actor_id(value: object) -> str:
+    """The id of an actor.
+
+    Raises:
+        InvalidInput: it is not text, empty or too long.
+    """
+    if not isinstance(value, str) or not value or len(value) > MAX_ACTOR_ID or not is_text(value):
+        raise InvalidInput(f"An actor id must be text of 1 to {MAX_ACTOR_ID} characters.")
+    return value
+
+
+def check_description(value: object) -> str | None:
+    """A description.
+
+    Raises:
+        InvalidInput: it is not text or too long.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MAX_DESCRIPTION or not is_text(value):
+        raise InvalidInput(f"A description must be text of at most {MAX_DESCRIPTION:,} characters.")
+    return value
+
+
+def check_seconds(value: object) -> int | None:
+    """A life in whole seconds.
+
+    Raises:
+        InvalidInput: it is not a number from one second to a hundred years.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MAX_EXPIRES_AFTER:
+        raise InvalidInput("An expiry must be a number of seconds from 1 to a hundred years; None for no expiry.")
+    return int(value)
+
+
+def permissions_text(restrictions: Restrictions | None) -> str:
+    """Restrictions as the column holds them: JSON, ``null`` for an unrestricted token.
+
+    Raises:
+        InvalidInput: they are something else.
+    """
+    if restrictions is not None and not isinstance(restrictions, Restrictions):
+        raise InvalidInput("restrictions must be a Restrictions value or None.")
+    return json.dumps(None if restrictions is None else restrictions.to_wire())
+
+
+def is_text(value: str) -> bool:
+    """Whether every database can hold ``value`` as text."""
+    # NUL ends a string in some databases and surrogates are no characters.
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def as_integer(value: object) -> int | None:
+    """``value`` if it is an integer: a damaged row may hold anything."""
+    return value if type(value) is int else None

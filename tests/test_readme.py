@@ -1,0 +1,89 @@
+"""What the README says is tried: its Python blocks run, and its tables name what is really there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from asgi_token_auth import config
+from asgi_token_auth.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+pytestmark = pytest.mark.skipif(not BLOCKS, reason="the README has no examples")
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_every_python_example_runs(number: int, tmp_path: Path) -> None:
+    for name in ("data.db", "tokens.db", "app.db"):
+        subprocess.run(
+            [sys.executable, "-c", f"import sqlite3; sqlite3.connect({name!r}).execute('vacuum')"], cwd=tmp_path
+        )
+    environment = {"BOT_TOKEN": "a-token-from-the-environment", "TOKEN_SECRET": "a-secret-from-the-environment"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", BLOCKS[number]],
+        cwd=tmp_path,
+        env={**__import__("os").environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_requires_example_answers_as_it_says() -> None:
+    block = next(block for block in BLOCKS if '@requires("reports")' in block)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+
+    async def ask(token: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app=names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/", headers={"Authorization": f"Bearer {token}"})
+
+    answer = asyncio.run(ask("a-long-random-string"))
+    assert (answer.status_code, answer.text) == (200, "Reports for bot")
+    assert asyncio.run(ask("another-random-string")).status_code == 401
+
+
+def test_every_key_that_the_readme_lists_is_read() -> None:
+    table = README.split("## Options")[1].split("## Operating it")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert len(listed) >= 12
+    for key in listed:
+        with pytest.raises(ConfigurationError) as refused:
+            config.read_configuration({key: object()})
+        assert "there is no such key" not in str(refused.value)
+
+
+def test_every_setting_that_works_is_in_the_readme() -> None:
+    # Checked already, but without effect before there are pages.
+    later = {
+        "permissions",
+        "max_expires_after",
+        "tokens_may_manage_tokens",
+        "scopes",
+        "secrets_database",
+        "encryption_keys",
+    }
+    flattened = {"query_sql": "query", "query_database": "query"}
+    for field in fields(config.Configuration):
+        if field.name not in later:
+            assert f"`{flattened.get(field.name, field.name)}`" in README
+
+
+def test_the_two_commands_stand_in_the_readme_once_each() -> None:
+    commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("example_app.py")
+    assert commands[1].endswith("-m pytest")
