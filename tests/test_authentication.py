@@ -1,5 +1,6 @@
 """The order in which sources are asked, and what becomes of their answers."""
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -146,6 +147,14 @@ async def test_sources_are_asked_in_order_and_the_first_answer_decides(
     assert asked == order.split()
 
 
+async def test_any_owned_prefix_is_its_owners_alone() -> None:
+    """A store may have a prefix of its own, which is not among the reserved ones."""
+    asked: list[str] = []
+    chain = Chain.of([FakeSource("open", asked, answer="accept"), FakeSource("owner", asked, prefixes=("mine_",))])
+    assert await authenticate(chain, Credential("mine_t")) is None
+    assert asked == ["owner"]
+
+
 async def test_open_sources_are_asked_as_given_and_plain_functions_after_them() -> None:
     asked: list[str] = []
 
@@ -290,12 +299,12 @@ def test_the_user_is_shown_as_datasette_shows_an_actor(actor: dict[str, Any], id
     ],
 )
 def test_every_call_gives_an_actor_of_its_own(actor: Mapping[str, Any]) -> None:
-    outcome = accepted(actor)
+    outcome, before = accepted(actor), copy.deepcopy(dict(actor))
     first = outcome.actor()
     assert type(first) is dict
-    assert first == actor
+    assert first == before
     spoil(first)
-    assert outcome.actor() == actor
+    assert outcome.actor() == before
 
 
 def spoil(value: Any) -> None:

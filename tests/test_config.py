@@ -522,6 +522,16 @@ async def test_required_refuses_whoever_is_nobody() -> None:
     assert await actor_of(app, TOKEN) == {"id": "bot"}
 
 
+@pytest.mark.parametrize(("hidden", "seen"), [(None, "Bearer"), (True, "Bearer"), (False, f"Bearer {TOKEN}")])
+async def test_credentials_are_hidden_from_the_app_unless_told_otherwise(hidden: bool | None, seen: str) -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": dict(scope["headers"])[b"authorization"]})
+
+    block = {"tokens": [BOT]} | ({} if hidden is None else {"hide_credentials": hidden})
+    assert (await ask(from_config(echo, block), TOKEN)).text == seen
+
+
 async def test_one_database_needs_no_name(tmp_path: Path) -> None:
     app = from_config(whoami, {"manage_tokens": True}, databases={"only": SQLite(tmp_path / "only.db")}, secret=SECRET)
     assert (await ask(app, "dsatok_unknown")).status_code == 401

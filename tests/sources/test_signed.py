@@ -184,6 +184,11 @@ async def test_nothing_defeats_max_ttl(duration: int | None, created: int) -> No
     assert await check(containing(payload), max_ttl=100) == Rejected(Reason.EXPIRED)
 
 
+@pytest.mark.parametrize("duration", [0, -1])
+async def test_d40_a_duration_of_nothing_stays_nothing_under_max_ttl(duration: int) -> None:
+    assert await check(containing({"a": "root", "t": NOW, "d": duration}), max_ttl=100) == Rejected(Reason.EXPIRED)
+
+
 @pytest.mark.parametrize(("duration", "expires"), [(None, 100), (50, 50), (100, 100), (10**9, 100)])
 async def test_max_ttl_is_the_most_that_an_actor_is_told(duration: int | None, expires: int) -> None:
     payload = {"a": "root", "t": NOW} | ({} if duration is None else {"d": duration})
