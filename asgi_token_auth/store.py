@@ -123,6 +123,8 @@ class TokenStore:
             StorageError: the database cannot be opened or migrated.
         """
         await self.ensure_ready()
+        # What was ready in a process need not be so in its fork, which must not start then.
+        await self.ping()
         self._users += 1
 
     async def ensure_ready(self) -> None:

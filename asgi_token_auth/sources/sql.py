@@ -81,7 +81,8 @@ class SQLTokens:
             raise ConfigurationError(
                 "query.sql: the query must return a column actor_id, which becomes the actor's id."
             )
-        if len(set(columns)) != len(columns):
+        # SQLite calls the second one "name:1" when it comes out of a subquery.
+        if len({re.sub(r":\d+$", "", column) for column in columns}) != len(columns):
             raise ConfigurationError("query.sql: the query returns two columns of one name; give one an alias.")
         return columns
 
