@@ -18,7 +18,7 @@ from pluggy import HookimplMarker
 
 from asgi_token_auth import IssuedToken, Restrictions, SignedTokens
 from asgi_token_auth.datasette import token_store, wrap_datasette
-from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.datasette.version import IS_1_0 as IS_1_0
 from asgi_token_auth.middleware import ASGIApp
 
 SECRET = "a secret that is only used in tests"
@@ -174,7 +174,9 @@ def registered(*, tryfirst: bool = False, **hooks: Callable[..., Any]) -> Iterat
     """``hooks`` are those of a plugin, the last registered, for as long as this lasts."""
     plugin = ModuleType("plugin_of_a_test")
     for name, function in hooks.items():
-        setattr(plugin, name, HookimplMarker("datasette")(tryfirst=tryfirst)(function))
+        # A bound method takes no attributes of its own.
+        HookimplMarker("datasette")(tryfirst=tryfirst)(getattr(function, "__func__", function))
+        setattr(plugin, name, function)
     pm.register(plugin)
     try:
         yield

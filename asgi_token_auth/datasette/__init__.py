@@ -48,7 +48,8 @@ def wrap_datasette(datasette: Any, config: Mapping[str, Any] | None = None) -> T
         config: the configuration block. ``None``: the instance's own, under ``plugins: asgi-token-auth``.
 
     Raises:
-        ConfigurationError: the block cannot work, there is none, or this Datasette is not supported.
+        ConfigurationError: the block cannot work, there is none, a database that it names is not attached yet, or
+            this Datasette is not supported.
     """
     check()
     plugin = sys.modules[__name__]
@@ -120,9 +121,10 @@ def actor_from_request(datasette: Any, request: Any) -> Generator[None, Any, Non
         return
     # What other plugins and Datasette itself make of the request is not even waited for: one of them could
     # refuse it, or answer with somebody else.
-    for other in results.get_result():
-        if inspect.iscoroutine(other):
-            other.close()
+    if results.excinfo is None:
+        for other in results.get_result():
+            if inspect.iscoroutine(other):
+                other.close()
     # Datasette makes no further tokens for an actor that came by one, and knows such an actor by this key.
     actor = outcome.actor()
     actor.setdefault("token", outcome.auth.source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 from datasette.utils import add_cors_headers
@@ -17,7 +18,7 @@ from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedStore,
 from asgi_token_auth.datasette.handlers import OtherHandlers
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.lifespan import Resource
+from asgi_token_auth.lifespan import Resource, run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
@@ -241,10 +242,19 @@ class InsideDatasette:
         instance = getattr(self._datasette, _STATE, None)
         if instance is None:
             await self._app(scope, receive, send)
-            return
-        if self._built is None or self._built[0] is not instance:
-            self._built = (instance, instance.middleware(self._app))
-        await self._built[1](scope, receive, send)
+        elif self._built is not None and self._built[0] is instance:
+            await self._built[1](scope, receive, send)
+        elif scope["type"] == "lifespan":
+            # Startup comes before anything is built, because plugins attach databases in it.
+            await run_lifespan(partial(self._build_and_serve, instance), [_Startup(instance)], scope, receive, send)
+        else:
+            await instance.ensure_started()
+            await self._build_and_serve(instance, scope, receive, send)
+
+    async def _build_and_serve(self, instance: Instance, scope: Scope, receive: Receive, send: Send) -> None:
+        middleware = instance.middleware(self._app)
+        self._built = (instance, middleware)
+        await middleware(scope, receive, send)
 
 
 class _AfterStartup:
