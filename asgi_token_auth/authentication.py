@@ -64,6 +64,7 @@ class Recheck:
         self._address = credential.address
 
     async def __call__(self) -> bool:
+        """Whether the token is still accepted."""
         return isinstance(await self._source.authenticate(Credential(self._token, self._address)), Authenticated)
 
     def __repr__(self) -> str:
@@ -232,13 +233,25 @@ class Chain:
         return cls(tuple(exact), tuple(longest_first), (*open_, *last), (*exact, *owners.values(), *open_, *last))
 
 
-async def authenticate(chain: Chain, credential: Credential) -> Outcome:
-    """Ask the sources of ``chain`` in order; the first that answers decides.
+def authenticate(chain: Chain, credential: Credential) -> Awaitable[Outcome]:
+    """Ask the sources of ``chain`` in order; the first that answers decides. To be awaited.
 
     Raises:
         StorageError: a source that could own the token could not tell. The next one is not asked, because
             its "no" would then be taken for an answer about a token that it may not know.
     """
+    # Where only one source can be asked it is asked directly, without a coroutine in between.
+    if not chain.exact:
+        token = credential.token
+        for prefix, source in chain.owners:
+            if token.startswith(prefix):
+                return source.authenticate(credential)
+    elif len(chain.sources) == 1:
+        return chain.exact[0].authenticate(credential)
+    return _ask(chain, credential)
+
+
+async def _ask(chain: Chain, credential: Credential) -> Outcome:
     for source in chain.exact:
         outcome = await source.authenticate(credential)
         if outcome is not None:

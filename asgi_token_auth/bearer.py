@@ -103,13 +103,12 @@ def read_credential(
     """
     fields = 0
     found: bytes | None = None
-    position = index = 0
-    for name, value in headers:
+    position = -1
+    for index, (name, value) in enumerate(headers):
         if len(name) == 13 and name.lower() == b"authorization":
             fields += 1
             if value.startswith(b"Bearer ") or _is_attempt(value):
                 found, position = value, index
-        index += 1
     if parameter is not None and query and (values := parameter.find(query)):
         cleaned = parameter.remove(query)
         if found is not None or len(values) > 1:
