@@ -15,9 +15,11 @@ from asgi_token_auth.authentication import (
     Credential,
     Outcome,
     Reason,
+    Recheck,
     Rejected,
     Source,
     TokenUser,
+    accept,
     actor_outcome,
     authenticate,
 )
@@ -325,6 +327,9 @@ def spoil(value: Any) -> None:
 def test_no_repr_tells_the_token() -> None:
     credential = Credential("a-secret-token", "127.0.0.1")
     assert repr(credential) == "Credential(<hidden>)"
+    source = FakeSource("fake", [])
+    assert "a-secret-token" not in repr(accept({"id": "one"}, source=source, credential=credential).auth)
+    assert repr(Recheck(source, credential)) == "Recheck('fake')"
     outcome = accepted({"id": "one", "key": "a-secret-token"})
     assert repr(outcome) == "Authenticated('one', source='fake')"
     assert "a-secret-token" not in repr([credential, outcome, outcome.auth, outcome.user])

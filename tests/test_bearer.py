@@ -379,6 +379,7 @@ def test_every_fault_has_a_description_that_the_grammar_allows() -> None:
 def test_a_challenge_without_a_credential_names_no_error() -> None:
     """RFC 6750 section 3.1: no error code where no credential was given."""
     assert challenge("api") == 'Bearer realm="api"'
+    assert challenge("api", "invalid_token") == 'Bearer realm="api", error="invalid_token"'
 
 
 def test_a_forbidden_token_is_told_the_scope_it_lacks() -> None:

@@ -280,6 +280,10 @@ BROKEN_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "a database is null": ({"databases": {"tokens": None}}, "databases.tokens: must be the path"),
     "a database in memory": ({"databases": {"tokens": ":memory:"}}, "databases.tokens: SQLite: give the path"),
     "a database without a path": ({"databases": {"tokens": ""}}, "databases.tokens: SQLite: give the path"),
+    "a database that this release cannot use": (
+        {"databases": {"tokens": f"postgresql://me:{HIDDEN}@host/db"}},
+        "databases.tokens: this release keeps tokens in SQLite",
+    ),
     "secret is short": ({"secret": HIDDEN}, "secret: is shorter than 16"),
     "secret is empty": ({"secret": ""}, "secret: is shorter than 16"),
     "secret is a number": ({"secret": 5}, "secret: must be a string"),

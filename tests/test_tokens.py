@@ -239,6 +239,14 @@ def test_a_managed_token_holds_an_id_and_a_nonce_and_nothing_else(value: object)
     assert text_of().read(ours(value)) is None
 
 
+@pytest.mark.parametrize("payload", [b"!", b"A", base64_encode(b"{"), b"." + base64_encode(b"no zlib")])
+def test_d28_a_well_signed_managed_token_that_cannot_be_read_is_none(payload: bytes) -> None:
+    predecessor = Signer(SECRET, salt="dsatok").sign(payload).decode()
+    own = Signer(SECRET, salt="asgi-token-auth:dsatok_", digest_method=hashlib.sha256).sign(payload).decode()
+    assert text_of().read("dsatok_" + predecessor) is None
+    assert text_of().read("dsatok_" + own) is None
+
+
 def test_a_nonce_under_the_predecessors_salt_is_not_read() -> None:
     assert text_of().read(predecessors([1, "nonce"])) is None
 

@@ -163,6 +163,22 @@ async def test_ten_thousand_tokens_cost_a_look_up_no_more_than_one() -> None:
     assert max(peaks) < 4_000
 
 
+class Colliding(str):
+    """A string with the hash of every other of its kind."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return 1
+
+
+async def test_tokens_of_one_hash_are_told_apart() -> None:
+    source = StaticTokens({Colliding(TOKEN): {"id": "one"}, Colliding(OTHER): {"id": "two"}})
+    assert (await accepted(source, Colliding(TOKEN))).actor() == {"id": "one"}
+    assert (await accepted(source, Colliding(OTHER))).actor() == {"id": "two"}
+    assert await source.authenticate(Credential(Colliding("unknown"))) is None
+
+
 def test_a_short_token_is_a_warning_that_names_its_actor(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         StaticTokens({"hunter2": {"id": "bot"}, "exactly16letters": {"id": "other"}})
