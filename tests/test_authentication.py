@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from asgi_token_auth.authentication import (
     Authenticated,
+    CallableSource,
     Chain,
     Credential,
     Outcome,
@@ -119,10 +120,14 @@ def described(outcome: Outcome) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("exact", "owner", "long", "open_", "token", "expected", "order"), CHAIN.values(), ids=CHAIN.keys()
+    ("exact", "owner", "long", "open_", "token", "expected", "order", "with_exact"),
+    [
+        *(pytest.param(*row, True, id=name) for name, row in CHAIN.items()),
+        *(pytest.param(*row, False, id=f"{name}, no exact source") for name, row in CHAIN.items() if row[0] == "pass"),
+    ],
 )
 async def test_sources_are_asked_in_order_and_the_first_answer_decides(
-    exact: str, owner: str, long: str, open_: str, token: str, expected: str | None, order: str
+    exact: str, owner: str, long: str, open_: str, token: str, expected: str | None, order: str, with_exact: bool
 ) -> None:
     asked: list[str] = []
 
@@ -130,23 +135,26 @@ async def test_sources_are_asked_in_order_and_the_first_answer_decides(
         asked.append("plain")
 
     # Given backwards, so that the order is the chain's own.
-    chain = Chain.of(
-        [
-            plain,
-            FakeSource("open", asked, answer=open_),
-            FakeSource("owner", asked, answer=owner, prefixes=("dsatok_",)),
-            FakeSource("long", asked, answer=long, prefixes=("dsatok_long_",)),
-            FakeSource("exact", asked, answer=exact, exact=True),
-        ]
-    )
+    sources: list[Source | CallableSource] = [
+        plain,
+        FakeSource("open", asked, answer=open_),
+        FakeSource("owner", asked, answer=owner, prefixes=("dsatok_",)),
+        FakeSource("long", asked, answer=long, prefixes=("dsatok_long_",)),
+    ]
+    if with_exact:
+        sources.append(FakeSource("exact", asked, answer=exact, exact=True))
     try:
-        outcome = await authenticate(chain, Credential(token))
+        result = described(await authenticate(Chain.of(sources), Credential(token)))
     except StorageError:
-        result: str | None = "fault"
-    else:
-        result = described(outcome)
+        result = "fault"
     assert result == expected
-    assert asked == order.split()
+    assert asked == [name for name in order.split() if with_exact or name != "exact"]
+
+
+@pytest.mark.parametrize(("token", "expected"), [("t", "exact"), ("dsatok_t", "exact")])
+async def test_an_exact_source_alone_is_asked_about_every_token(token: str, expected: str) -> None:
+    chain = Chain.of([FakeSource("exact", [], answer="accept", exact=True)])
+    assert described(await authenticate(chain, Credential(token))) == expected
 
 
 async def test_any_owned_prefix_is_its_owners_alone() -> None:
