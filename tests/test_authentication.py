@@ -157,12 +157,14 @@ async def test_an_exact_source_alone_is_asked_about_every_token(token: str, expe
     assert described(await authenticate(chain, Credential(token))) == expected
 
 
-async def test_any_owned_prefix_is_its_owners_alone() -> None:
+@pytest.mark.parametrize("others", [[], ["exact"]])
+async def test_any_owned_prefix_is_its_owners_alone(others: list[str]) -> None:
     """A store may have a prefix of its own, which is not among the reserved ones."""
     asked: list[str] = []
-    chain = Chain.of([FakeSource("open", asked, answer="accept"), FakeSource("owner", asked, prefixes=("mine_",))])
+    sources = [FakeSource("open", asked, answer="accept"), FakeSource("owner", asked, prefixes=("mine_",))]
+    chain = Chain.of([*sources, *(FakeSource(name, asked, exact=True) for name in others)])
     assert await authenticate(chain, Credential("mine_t")) is None
-    assert asked == ["owner"]
+    assert asked == [*others, "owner"]
 
 
 async def test_open_sources_are_asked_as_given_and_plain_functions_after_them() -> None:
