@@ -107,7 +107,11 @@ def from_config(
     store = None
     if configuration.manage_tokens:
         name = configuration.manage_tokens_database
-        store = TokenStore(_database(opened, name, "manage_tokens_database"), secret=signing)
+        store = TokenStore(
+            _database(opened, name, "manage_tokens_database"),
+            secret=signing,
+            max_expires_after=configuration.max_expires_after,
+        )
     query_database = None
     if configuration.query_sql is not None:
         query_database = _reading(_database(opened, configuration.query_database, "query.database"))
@@ -121,7 +125,7 @@ def from_config(
             "for signed tokens."
         )
     return TokenAuthMiddleware(
-        app,
+        app if store is None else _with_pages(app, store, configuration, signed_in),
         sources=sources,
         parameter=configuration.param,
         required=configuration.required,
@@ -130,6 +134,28 @@ def from_config(
         hide_credentials=configuration.hide_credentials,
         signed_in=signed_in,
     )
+
+
+def _with_pages(app: ASGIApp, store: TokenStore, configuration: Configuration, signed_in: SignedIn | None) -> ASGIApp:
+    try:
+        # Here and not above: the pages need an extra, and everything else works without it.
+        from asgi_token_auth.web.mount import Mounted
+        from asgi_token_auth.web.tokens import PATH, TokenPages
+    except ImportError as error:
+        if configuration.permissions or configuration.scopes or configuration.tokens_may_manage_tokens:
+            raise ConfigurationError(
+                "permissions, scopes and tokens_may_manage_tokens are for the pages, which need more packages: "
+                "pip install 'asgi-token-auth[web]'."
+            ) from error
+        return app
+    pages = TokenPages(
+        store,
+        signed_in=signed_in,
+        permissions=configuration.permissions,
+        scopes=configuration.scopes,
+        tokens_may_manage_tokens=configuration.tokens_may_manage_tokens,
+    )
+    return Mounted(app, {PATH: pages})
 
 
 def _signing(configuration: Configuration, given: SecretInput | None) -> SigningSecrets | None:

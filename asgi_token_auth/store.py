@@ -84,6 +84,7 @@ class TokenStore:
         prefix: how the tokens start.
         clock: seconds since the epoch, for tests.
         record_addresses: whether the client's address is kept with the time of last use.
+        max_expires_after: the longest life, in seconds, that a token may be given. ``None``: any, also for ever.
 
     Raises:
         ConfigurationError: the secret is missing or too short, or a name cannot be one.
@@ -98,6 +99,7 @@ class TokenStore:
         prefix: str = MANAGED_PREFIX,
         clock: Callable[[], float] = time.time,
         record_addresses: bool = False,
+        max_expires_after: int | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
             raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
@@ -108,6 +110,9 @@ class TokenStore:
         self.clock = clock
         self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
         self.record_addresses = record_addresses
+        if max_expires_after is not None and (type(max_expires_after) is not int or max_expires_after < 1):
+            raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")
+        self.max_expires_after = max_expires_after
         self._usage = UsageLog(self._write_usage)
         self._users = 0
         self._ready = False
@@ -202,7 +207,7 @@ class TokenStore:
         values = {
             "actor_id": check_actor_id(actor_id),
             "description": check_description(description),
-            "expires_after": check_seconds(expires_after),
+            "expires_after": self._life(expires_after),
             "permissions": permissions_text(restrictions),
             "parent": None if parent is None else check_id(parent),
         }
@@ -249,7 +254,7 @@ class TokenStore:
         self,
         *,
         owner: Owner,
-        status: Status | None = None,
+        status: Status | str | None = None,
         search: str | None = None,
         used_before: int | None = None,
         used_after: int | None = None,
@@ -327,7 +332,7 @@ class TokenStore:
         if not isinstance(description, Keep):
             changes["description"] = check_description(description)
         if not isinstance(expires_after, Keep):
-            seconds = check_seconds(expires_after)
+            seconds = self._life(expires_after)
             changes["expires_at"] = None if seconds is None else now + seconds
         if not isinstance(restrictions, Keep):
             changes["permissions"] = permissions_text(restrictions)
@@ -406,6 +411,13 @@ class TokenStore:
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
         """Remember that a token was used. It is written soon, and at most once a minute."""
         self._usage.note(token_id, when, address if self.record_addresses else None)
+
+    def _life(self, expires_after: object) -> int | None:
+        seconds = check_seconds(expires_after)
+        limit = self.max_expires_after
+        if limit is not None and (seconds is None or seconds > limit):
+            raise InvalidInput(f"A token may live for at most {limit} seconds here.")
+        return seconds
 
     # Transactions
 

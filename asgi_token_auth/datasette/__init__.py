@@ -14,8 +14,10 @@ from typing import Any, Final
 from datasette import hookimpl
 from datasette.plugins import pm
 from datasette.utils import StartupError
+from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.datasette import pages
 from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
 from asgi_token_auth.datasette.instance import InsideDatasette, configure, configured, startup_begins
@@ -23,6 +25,7 @@ from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
 from asgi_token_auth.store import TokenStore
+from asgi_token_auth.web.tokens import PATH
 
 __all__ = ["token_store", "wrap_datasette"]
 
@@ -171,11 +174,60 @@ def permission_resources_sql(datasette: Any, action: str) -> Any:
 
 
 @hookimpl(trylast=True)
-def permission_allowed(datasette: Any, action: str, resource: Any) -> bool | None:
-    """Datasette 0.65: the same. It takes the last answer that is not ``None``, hence ``trylast``."""
+def permission_allowed(datasette: Any, actor: Any, action: str, resource: Any) -> bool | None:
+    """Datasette 0.65: the same, and what the block's ``permissions`` say about our own actions."""
+    # It takes the last answer that is not None, hence trylast.
     instance = configured(datasette)
-    if instance is None or instance.protected_database is None or action not in _TABLE_ACTIONS:
+    if instance is None:
+        return None
+    if action not in _TABLE_ACTIONS:
+        return pages.decide(instance.configuration.permissions, actor, action)
+    if instance.protected_database is None:
         return None
     if not isinstance(resource, tuple) or len(resource) != 2 or resource[0] != instance.protected_database:
         return None
     return False if str(resource[1]).lower() in instance.protected_tables else None
+
+
+@hookimpl
+def register_actions(datasette: Any) -> Any:
+    """Datasette 1.0: what people may be allowed to do with managed tokens."""
+    instance = configured(datasette)
+    if instance is None or not instance.configuration.manage_tokens:
+        return None
+    from datasette.permissions import Action
+
+    return [Action(name=name, description=description) for name, description in pages.DESCRIPTIONS.items()]
+
+
+@hookimpl
+def register_routes(datasette: Any) -> Any:
+    """The pages of managed tokens."""
+    # Always, because 0.65 asks before wrap_datasette() can have said whether there are any.
+    return [(rf"^{PATH}(?P<rest>(?:[/.].*)?)$", _token_pages)]
+
+
+async def _token_pages(datasette: Any, request: Any, scope: Any, receive: Any, send: Any) -> None:
+    instance = configured(datasette)
+    token_pages = None if instance is None else instance.pages()
+    if token_pages is None:
+        raise NotFound("There are no managed tokens here.")
+    base = pages.path(datasette)
+    rest = request.url_vars["rest"]
+    await token_pages({**scope, "root_path": base, "path": base + rest}, receive, send)
+
+
+@hookimpl
+def menu_links(datasette: Any, actor: Any) -> Any:
+    """A link to the page that creates tokens, for whoever may."""
+    instance = configured(datasette)
+    if instance is None or not instance.configuration.manage_tokens:
+        return None
+    return lambda: pages.menu(datasette, actor)
+
+
+@hookimpl
+def skip_csrf(datasette: Any, scope: Any) -> bool | None:
+    """Datasette 0.65: our pages look for other sites' requests themselves, without a token in the form."""
+    base = pages.path(datasette)
+    return True if scope["path"].startswith((base + "/", base + ".")) or scope["path"] == base else None

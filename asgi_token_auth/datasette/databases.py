@@ -25,8 +25,10 @@ Started = Callable[[], Awaitable[None]]
 class AttachedStore(TokenStore):
     """A store in one of Datasette's databases, which are complete only once Datasette has started."""
 
-    def __init__(self, database: Database, *, secret: SecretInput, started: Started) -> None:
-        super().__init__(database, secret=secret)
+    def __init__(
+        self, database: Database, *, secret: SecretInput, started: Started, max_expires_after: int | None = None
+    ) -> None:
+        super().__init__(database, secret=secret, max_expires_after=max_expires_after)
         self._wait_for_start = started
 
     async def ensure_ready(self) -> None:

@@ -16,6 +16,7 @@ from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block
 from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedStore, attached_file
 from asgi_token_auth.datasette.handlers import OtherHandlers
+from asgi_token_auth.datasette.pages import DatasetteHost
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.lifespan import Resource, run_lifespan
@@ -24,6 +25,7 @@ from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.store import DEFAULT_TABLE
 from asgi_token_auth.tokens import SigningSecrets
+from asgi_token_auth.web.tokens import TokenPages
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -77,6 +79,7 @@ class Instance:
         self.configuration = configuration
         self.managed: ManagedTokens | None = None
         self._sources: list[Source | CallableSource] | None = None
+        self._pages: TokenPages | None = None
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._secrets = self._signing_secrets()
 
@@ -103,7 +106,12 @@ class Instance:
             configuration = self.configuration
             store = None
             if configuration.manage_tokens:
-                store = AttachedStore(self._token_database(), secret=self._secrets, started=self.ensure_started)
+                store = AttachedStore(
+                    self._token_database(),
+                    secret=self._secrets,
+                    started=self.ensure_started,
+                    max_expires_after=configuration.max_expires_after,
+                )
             query_database = None if configuration.query_sql is None else self._query_database()
             sources = build_sources(configuration, signed=self._signed(), store=store, query_database=query_database)
             if IS_1_0:
@@ -131,6 +139,20 @@ class Instance:
             refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
             resources=[_Startup(self)],
         )
+
+    def pages(self) -> TokenPages | None:
+        """The pages of managed tokens, where there are such tokens."""
+        self.build()
+        if self._pages is None and self.managed is not None:
+            temporary = self.configuration.manage_tokens_database is None and (
+                self.datasette.get_internal_database().is_temp_disk
+            )
+            self._pages = TokenPages(
+                self.managed.store,
+                tokens_may_manage_tokens=self.configuration.tokens_may_manage_tokens,
+                host=DatasetteHost(self.datasette, temporary=temporary),
+            )
+        return self._pages
 
     async def ensure_started(self) -> None:
         """Run Datasette's startup if it has not run, once, whoever comes first; the others wait for it."""

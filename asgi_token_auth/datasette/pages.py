@@ -1,0 +1,144 @@
+"""The pages inside Datasette: its actor, its permissions, its look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from datasette.utils import display_actor
+from datasette.utils.asgi import Request
+
+from asgi_token_auth.config import ACTIONS
+from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.web.forms import Choices
+from asgi_token_auth.web.permissions import matches
+from asgi_token_auth.web.tokens import CREATE, PATH, REVOKE_ALL, VIEW_ALL
+
+DESCRIPTIONS: Final = {
+    CREATE: "Create API tokens",
+    VIEW_ALL: "View all API tokens",
+    REVOKE_ALL: "Revoke any API tokens",
+}
+
+#: Not offered: a token with one of them would reach further than its owner may expect. Scripts may send them.
+_NOT_OFFERED: Final = frozenset({CREATE, REVOKE_ALL, "debug-menu", "permissions-debug"})
+
+#: The largest number of tables that the form offers one by one.
+_MOST_TABLES: Final = 500
+
+_FRAME: Final = """{% extends "base.html" %}
+{% block title %}{{ title }}{% endblock %}
+{% block extra_head %}{{ super() }}
+<link rel="stylesheet" href="{{ base }}/static/pages.css">
+<script src="{{ base }}/static/pages.js" defer></script>
+{% endblock %}
+{% block content %}{{ content }}{% endblock %}
+"""
+
+
+class DatasetteHost:
+    """Datasette as the app around the pages."""
+
+    # Datasette's base template has scripts and styles inside of it, so those cannot be forbidden.
+    content_security_policy = "frame-ancestors 'none'; form-action 'self'; base-uri 'self'; object-src 'none'"
+
+    def __init__(self, datasette: Any, *, temporary: bool) -> None:
+        self._datasette = datasette
+        self._temporary = temporary
+
+    async def actor(self, scope: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Datasette's own actor."""
+        return scope.get("actor") or None
+
+    async def allowed(self, scope: Mapping[str, Any], actor: Mapping[str, Any], action: str) -> bool:
+        """Datasette's own decision."""
+        return await allowed(self._datasette, actor, action)
+
+    async def choices(self, scope: Mapping[str, Any], actor: Mapping[str, Any]) -> Choices:
+        """Datasette's actions, and the databases and tables that the actor may see."""
+        if not IS_1_0:
+            # 0.65 cannot hold a token to its restrictions, so none are offered.
+            return Choices()
+        actions = self._datasette.actions.values()
+        offered = [action for action in actions if action.name not in _NOT_OFFERED]
+        return Choices(
+            everywhere=_described(offered),
+            per_database=_described(action for action in offered if action.takes_parent),
+            per_resource=_described(action for action in offered if action.takes_child),
+            databases=await self._databases(actor),
+            known=frozenset(name for action in actions for name in (action.name, action.abbr) if name),
+        )
+
+    async def names(self, actor_ids: Iterable[str]) -> Mapping[str, str]:
+        """Names as the plugins know them, through ``actors_from_ids``."""
+        wanted = [actor_id for actor_id in actor_ids if actor_id]
+        if not wanted or not IS_1_0:
+            return {}
+        actors = await self._datasette.actors_from_ids(wanted)
+        shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
+        return {actor_id: name for actor_id, name in shown.items() if name != actor_id}
+
+    async def frame(self, scope: Mapping[str, Any], title: str, content: str, base: str) -> str:
+        """Datasette's base template."""
+        request = Request(scope, None)
+        environment = self._datasette.get_jinja_environment(request) if IS_1_0 else self._datasette.jinja_env
+        template = environment.from_string(_FRAME)
+        # render_template() tells plugins the name of the template.
+        template.name = "asgi_token_auth.html"
+        context = {"title": title, "content": content, "base": base}
+        rendered: str = await self._datasette.render_template(template, context, request=request)
+        return rendered
+
+    async def notice(self) -> str | None:
+        """That the tokens will not last, where they will not."""
+        if not self._temporary:
+            return None
+        return (
+            "These tokens are kept in Datasette's temporary internal database: they are lost when the server stops. "
+            "Start Datasette with --internal, or set manage_tokens_database."
+        )
+
+    async def _databases(self, actor: Mapping[str, Any]) -> dict[str, list[str]]:
+        tables: dict[str, list[str]] = {}
+        for resource in (await self._datasette.allowed_resources("view-database", actor)).resources:
+            tables[resource.parent] = []
+        page = await self._datasette.allowed_resources("view-table", actor, limit=_MOST_TABLES)
+        for resource in page.resources:
+            if not resource.child.startswith("_"):
+                tables.setdefault(resource.parent, []).append(resource.child)
+        return tables
+
+
+async def allowed(datasette: Any, actor: Mapping[str, Any] | None, action: str) -> bool:
+    """Whether Datasette lets ``actor`` do ``action``."""
+    if IS_1_0:
+        return bool(await datasette.allowed(action=action, actor=actor))
+    return bool(await datasette.permission_allowed(actor, action, default=False))
+
+
+def decide(permissions: Mapping[str, Any] | None, actor: Mapping[str, Any] | None, action: str) -> bool | None:
+    """Datasette 0.65: root may, others as the block's allow blocks say; ``None`` where they say nothing."""
+    if action not in ACTIONS:
+        return None
+    if actor is not None and actor.get("id") == "root":
+        return True
+    allow = (permissions or {}).get(action)
+    return None if allow is None else matches(actor, allow)
+
+
+def path(datasette: Any) -> str:
+    """Where the pages are in this instance."""
+    return str(datasette.urls.path(PATH))
+
+
+async def menu(datasette: Any, actor: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """What the menu offers to this actor."""
+    if not actor or not isinstance(actor.get("id"), str) or actor.get("token"):
+        return []
+    if not await allowed(datasette, actor, CREATE):
+        return []
+    return [{"href": f"{path(datasette)}/create", "label": "Create API token"}]
+
+
+def _described(actions: Iterable[Any]) -> dict[str, str]:
+    return {action.name: action.description or "" for action in actions}

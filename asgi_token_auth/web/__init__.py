@@ -1,0 +1,5 @@
+"""Pages and a JSON API to look after tokens, for any ASGI app. Needs the extra ``web``."""
+
+from asgi_token_auth.web.tokens import TokenPages
+
+__all__ = ["TokenPages"]

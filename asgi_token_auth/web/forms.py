@@ -1,0 +1,234 @@
+"""What people and scripts send to create or change a token: read whole, or refused with a sentence per field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from asgi_token_auth.errors import InvalidInput
+from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER
+from asgi_token_auth.restrictions import Restrictions, full_name
+from asgi_token_auth.web.words import duration
+
+#: Seconds that a token lives unless something else is chosen.
+DEFAULT_EXPIRES_AFTER: Final = 90 * 86_400
+
+_UNIT_SECONDS: Final = {"minutes": 60, "hours": 3_600, "days": 86_400}
+_JSON_FIELDS: Final = {"description", "expires_after", "restrictions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The actions that a token may be restricted to, here."""
+
+    #: Action to description; for everything, per database, per table.
+    everywhere: Mapping[str, str] = field(default_factory=dict)
+    per_database: Mapping[str, str] = field(default_factory=dict)
+    per_resource: Mapping[str, str] = field(default_factory=dict)
+    #: Databases and their tables.
+    databases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: Whether other actions may be sent by a script that knows them.
+    known: frozenset[str] = frozenset()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to choose from."""
+        return bool(self.everywhere or self.per_database or self.per_resource)
+
+
+@dataclass(slots=True)
+class TokenForm:
+    """The values that were sent, and what is wrong with them."""
+
+    description: str | None = None
+    expires_after: int | None = None
+    restrictions: Restrictions | None = None
+    #: Field name to sentence. Nothing is created or changed unless it is empty.
+    errors: dict[str, str] = field(default_factory=dict)
+    #: As they were typed, to be shown again.
+    typed: Mapping[str, str] = field(default_factory=dict)
+
+    def checked(self, box: str) -> bool:
+        """Whether the checkbox ``box`` was ticked."""
+        return bool(self.typed.get(box))
+
+
+def read_form(values: Mapping[str, str], choices: Choices, *, max_expires_after: int | None = None) -> TokenForm:
+    """Read the fields that a browser sends."""
+    form = TokenForm(typed=values)
+    form.description = _description(values.get("description", ""), form.errors)
+    form.expires_after = _expiry(values, form.errors)
+    _limit_expiry(form, max_expires_after, "expire_duration")
+    form.restrictions = _restrictions(values, choices, form.errors)
+    return form
+
+
+def read_json(values: Mapping[str, Any], choices: Choices, *, max_expires_after: int | None = None) -> TokenForm:
+    """Read the fields that a script sends. Absent ``expires_after``: the default; ``null``: never."""
+    form = TokenForm()
+    for name in values.keys() - _JSON_FIELDS:
+        form.errors[name] = f"There is no field {name}; the fields are description, expires_after and restrictions."
+    description = values.get("description")
+    if description is None or isinstance(description, str):
+        form.description = _description(description or "", form.errors)
+    else:
+        form.errors["description"] = "A description is text."
+    form.expires_after = _seconds(values, form.errors, max_expires_after)
+    _limit_expiry(form, max_expires_after, "expires_after")
+    if values.get("restrictions") is not None:
+        try:
+            form.restrictions = Restrictions.from_wire(values["restrictions"])
+        except InvalidInput as error:
+            form.errors["restrictions"] = str(error)
+        else:
+            _check_known(form.restrictions, choices, form.errors)
+    return form
+
+
+def to_fields(restrictions: Restrictions | None) -> dict[str, str]:
+    """The checkboxes that stand for ``restrictions``."""
+    if restrictions is None:
+        return {"limit": "all"}
+    boxes = {"limit": "only"}
+    for action in restrictions.all:
+        boxes[box(full_name(action))] = "1"
+    for database, actions in restrictions.database.items():
+        for action in actions:
+            boxes[box(full_name(action), database)] = "1"
+    for database, resources in restrictions.resource.items():
+        for resource, actions in resources.items():
+            for action in actions:
+                boxes[box(full_name(action), database, resource)] = "1"
+    return boxes
+
+
+def box(action: str, database: str | None = None, resource: str | None = None) -> str:
+    """The name of a checkbox: ``all:ACTION``, ``database:DB:ACTION`` or ``resource:DB:TABLE:ACTION``."""
+    if database is None:
+        return f"all:{action}"
+    if resource is None:
+        return f"database:{tilde(database)}:{action}"
+    return f"resource:{tilde(database)}:{tilde(resource)}:{action}"
+
+
+def tilde(name: str) -> str:
+    """Datasette's encoding of names, in which no colon is left."""
+    return "".join(
+        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-") else f"~{byte:02X}"
+        for byte in name.encode()
+    )
+
+
+def untilde(text: str) -> str:
+    """The name that :func:`tilde` encoded.
+
+    Raises:
+        ValueError: it is not such an encoding.
+    """
+    if not re.fullmatch(r"(?:[A-Za-z0-9_+-]|~[0-9A-Fa-f]{2})+", text):
+        raise ValueError("not a tilde-encoded name")
+    raw = re.sub(rb"~([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), text.replace("+", " ").encode())
+    return raw.decode()
+
+
+def _description(text: str, errors: dict[str, str]) -> str | None:
+    if len(text) > MAX_DESCRIPTION:
+        errors["description"] = f"A description has at most {MAX_DESCRIPTION:,} characters; this one has {len(text):,}."
+    elif "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        errors["description"] = "The description holds characters that are not text."
+    return text.strip() or None
+
+
+def _expiry(values: Mapping[str, str], errors: dict[str, str]) -> int | None:
+    unit = values.get("expire_type")
+    if unit is None:
+        errors["expire_type"] = "Choose when the token expires."
+        return None
+    if unit == "":
+        return None
+    if unit not in _UNIT_SECONDS:
+        errors["expire_type"] = "Choose minutes, hours or days, or that the token never expires."
+        return None
+    text = values.get("expire_duration", "").strip()
+    # isdigit() would take "²", and int() other alphabets' digits.
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        errors["expire_duration"] = "Give a whole number, 1 or more."
+        return None
+    return int(text) * _UNIT_SECONDS[unit]
+
+
+def _seconds(values: Mapping[str, Any], errors: dict[str, str], limit: int | None) -> int | None:
+    if "expires_after" not in values:
+        return min(DEFAULT_EXPIRES_AFTER, limit) if limit is not None else DEFAULT_EXPIRES_AFTER
+    value = values["expires_after"]
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        errors["expires_after"] = "Give a whole number of seconds, 1 or more; null for a token that never expires."
+        return None
+    return value
+
+
+def _limit_expiry(form: TokenForm, limit: int | None, name: str) -> None:
+    if form.errors.keys() & {"expire_type", "expire_duration", "expires_after"}:
+        return
+    if form.expires_after is not None and form.expires_after > MAX_EXPIRES_AFTER:
+        form.errors[name] = "A token can live for a hundred years at most."
+    elif limit is not None and (form.expires_after is None or form.expires_after > limit):
+        form.errors[name] = f"Tokens live for at most {duration(limit)} here."
+
+
+def _restrictions(values: Mapping[str, str], choices: Choices, errors: dict[str, str]) -> Restrictions | None:
+    boxes = [name for name, value in values.items() if value and name.startswith(("all:", "database:", "resource:"))]
+    limit = values.get("limit")
+    if limit not in (None, "all", "only"):
+        errors["limit"] = "Choose whether the token is limited."
+        return None
+    if limit == "all" and boxes:
+        errors["limit"] = "Choose “Only what is ticked here”, or untick the boxes."
+        return None
+    if not boxes:
+        if limit == "only":
+            errors["limit"] = "Tick at least one box, or let the token do everything that you may do."
+        return None
+    restrictions = Restrictions()
+    for name in boxes:
+        try:
+            restrictions = _granting(restrictions, name)
+        except ValueError:
+            errors["limit"] = "One of the boxes has a name that cannot be read. Reload the page and try again."
+            return None
+    _check_known(restrictions, choices, errors, name="limit")
+    return restrictions
+
+
+def _granting(restrictions: Restrictions, name: str) -> Restrictions:
+    match name.split(":"):
+        case ["all", action] if action:
+            return restrictions.allow_all(action)
+        case ["database", database, action] if action:
+            return restrictions.allow_database(untilde(database), action)
+        case ["resource", database, resource, action] if action:
+            return restrictions.allow_resource(untilde(database), untilde(resource), action)
+    raise ValueError("not the name of a checkbox")
+
+
+def _check_known(
+    restrictions: Restrictions, choices: Choices, errors: dict[str, str], *, name: str = "restrictions"
+) -> None:
+    known = choices.known | set(choices.everywhere) | set(choices.per_database) | set(choices.per_resource)
+    for action in _actions(restrictions):
+        if full_name(action) not in known and action not in known:
+            errors[name] = f"There is no action {action!r} here."
+            return
+
+
+def _actions(restrictions: Restrictions) -> Iterator[str]:
+    yield from restrictions.all
+    for actions in restrictions.database.values():
+        yield from actions
+    for resources in restrictions.resource.values():
+        for actions in resources.values():
+            yield from actions

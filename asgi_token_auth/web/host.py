@@ -1,0 +1,100 @@
+"""What the pages ask of the app that they stand in: who is asking, what they may do, and the frame around a page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.web.forms import Choices
+from asgi_token_auth.web.permissions import matches
+from asgi_token_auth.web.templates import render
+
+Scope: TypeAlias = Mapping[str, Any]
+Actor: TypeAlias = Mapping[str, Any]
+
+# Pages of ours load nothing but their own style sheet and script.
+_STRICT_CSP = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Host(Protocol):
+    """One app around the pages."""
+
+    #: The Content-Security-Policy of every page.
+    content_security_policy: str
+
+    async def actor(self, scope: Scope) -> Actor | None:
+        """Who is asking."""
+        ...
+
+    async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:
+        """Whether they may."""
+        ...
+
+    async def choices(self, scope: Scope, actor: Actor) -> Choices:
+        """What a token may be restricted to."""
+        ...
+
+    async def names(self, actor_ids: Iterable[str]) -> Mapping[str, str]:
+        """How to show actors; ids that are not in the answer are shown as they are."""
+        ...
+
+    async def frame(self, scope: Scope, title: str, content: str, base: str) -> str:
+        """The whole page around ``content``, which is HTML. ``base``: the path of the pages."""
+        ...
+
+    async def notice(self) -> str | None:
+        """A warning to show on every page, such as that tokens will be lost."""
+        ...
+
+
+class AnyApp:
+    """Any ASGI app: allow blocks decide, and the pages bring a frame of their own."""
+
+    content_security_policy = _STRICT_CSP
+
+    def __init__(
+        self,
+        *,
+        signed_in: Callable[[Any], Awaitable[Actor | None]] | None,
+        permissions: Mapping[str, Any],
+        scopes: Mapping[str, str],
+    ) -> None:
+        self._signed_in = signed_in
+        self._permissions = permissions
+        self._choices = Choices(everywhere=scopes, known=frozenset({"auth-tokens-create"}))
+
+    async def actor(self, scope: Scope) -> Actor | None:
+        """The actor of a token or of an outer middleware, else what ``signed_in`` says."""
+        actor: Actor | None = scope.get("actor")
+        if not actor and OUTCOME_KEY not in scope and self._signed_in is not None:
+            actor = await self._signed_in(scope)
+        return actor or None
+
+    async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:
+        """The action's allow block; without one nobody may. A restricted token must name the action too."""
+        outcome = scope.get(OUTCOME_KEY)
+        limits = outcome.restrictions if isinstance(outcome, Authenticated) else None
+        if limits is not None and not limits.allows(action):
+            return False
+        return matches(actor, self._permissions.get(action, False))
+
+    async def choices(self, scope: Scope, actor: Actor) -> Choices:
+        """The scopes that the app declares."""
+        return self._choices
+
+    async def names(self, actor_ids: Iterable[str]) -> Mapping[str, str]:
+        """Ids are all that is known."""
+        return {}
+
+    async def frame(self, scope: Scope, title: str, content: str, base: str) -> str:
+        """Our own layout."""
+        return render("layout.html", title=title, content=content, base=base, actor=await self.actor(scope))
+
+    async def notice(self) -> str | None:
+        """Nothing: the database is the operator's choice."""
+        return None

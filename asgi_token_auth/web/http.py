@@ -1,0 +1,105 @@
+"""Bodies in and answers out, the same for every page of this package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+#: The longest body that is read, in bytes, and the most fields of a form.
+MAX_BODY: Final = 1_048_576
+MAX_FIELDS: Final = 10_000
+
+_ALWAYS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Refused(Exception):
+    """The request cannot be done; says so to whoever asked."""
+
+    def __init__(self, status: int, message: str, *, errors: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.errors = dict(errors or {})
+
+
+async def read_form_body(request: Request) -> dict[str, str]:
+    """The fields of a form as a browser sends it; of a repeated field the last.
+
+    Raises:
+        Refused: 413, 415 or 400.
+    """
+    _check_type(request, "application/x-www-form-urlencoded", "Send the form as application/x-www-form-urlencoded.")
+    body = await _read(request)
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except (ValueError, UnicodeError) as error:
+        raise Refused(400, "The form cannot be read; it must be in UTF-8.") from error
+    return dict(fields)
+
+
+async def read_json_body(request: Request) -> dict[str, Any]:
+    """The JSON object in the body.
+
+    Raises:
+        Refused: 413, 415 or 400.
+    """
+    _check_type(request, "application/json", "Send a JSON object with Content-Type: application/json.")
+    body = await _read(request)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "The body is not valid JSON in UTF-8.") from error
+    if not isinstance(value, dict):
+        raise Refused(400, "The body must be a JSON object.")
+    return value
+
+
+def html(text: str, *, policy: str, status: int = 200) -> Response:
+    """A page that no cache keeps and nobody frames."""
+    headers = {**_ALWAYS, "Content-Security-Policy": policy}
+    return Response(text, status, media_type="text/html", headers=headers)
+
+
+def json_answer(value: Mapping[str, Any], *, status: int = 200) -> Response:
+    """A JSON answer that no cache keeps."""
+    return Response(json.dumps(value), status, media_type="application/json", headers=_ALWAYS)
+
+
+def json_error(status: int, message: str, errors: Mapping[str, str] | None = None) -> Response:
+    """An error in Datasette's shape, with the sentences per field where there are any."""
+    body: dict[str, Any] = {"ok": False, "error": message, "errors": [message], "status": status}
+    if errors:
+        body["errors"] = list(errors.values())
+        body["fields"] = dict(errors)
+    return json_answer(body, status=status)
+
+
+def see_other(path: str) -> Response:
+    """After a form that changed something: go and look."""
+    return Response(status_code=302, headers={**_ALWAYS, "Location": path})
+
+
+async def _read(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise Refused(413, "The body is too large.")
+    return bytes(body)
+
+
+def _check_type(request: Request, wanted: str, sentence: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise Refused(415, sentence)

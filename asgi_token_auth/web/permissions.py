@@ -1,0 +1,28 @@
+"""Allow blocks: who may do what, in the form that Datasette uses for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def matches(actor: Mapping[str, Any] | None, allow: object) -> bool:
+    """Whether an allow block covers an actor.
+
+    ``True`` covers everybody and ``False`` nobody. An object covers an actor if any of its keys does: the
+    actor has the key, and its value (or one of them) is listed, or ``"*"`` is. Anything else covers nobody.
+    """
+    if isinstance(allow, bool):
+        return allow
+    if not isinstance(allow, Mapping) or actor is None:
+        return False
+    return any(_covers(actor.get(key), wanted) for key, wanted in allow.items())
+
+
+def _covers(value: object, wanted: object) -> bool:
+    if value is None:
+        return False
+    values = value if isinstance(value, (list, tuple)) else [value]
+    accepted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
+    # Compared with their types: 1 is not True, and "5" is not 5.
+    return any(choice == "*" or (type(choice) is type(one) and choice == one) for one in values for choice in accepted)

@@ -1,0 +1,57 @@
+"""Times and restrictions in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from asgi_token_auth.restrictions import Restrictions, full_name
+
+_UNITS = ((31_557_600, "year"), (2_629_800, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+def exact(timestamp: float | None) -> str | None:
+    """A time in UTC as ISO 8601, or ``None`` where it is unknown or outside of the calendar."""
+    if timestamp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def relative(timestamp: float, now: float) -> str:
+    """``in 3 days`` or ``5 minutes ago``."""
+    seconds = timestamp - now
+    if abs(seconds) < 1:
+        return "now"
+    span = duration(abs(seconds))
+    return f"in {span}" if seconds > 0 else f"{span} ago"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest whole unit: ``3 days``."""
+    for size, name in _UNITS:
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {name}" if count == 1 else f"{count:,} {name}s"
+    return "0 seconds"
+
+
+def describe(restrictions: Restrictions | None) -> list[tuple[str, list[str]]]:
+    """Restrictions as headings with the actions under each, in the order in which they reach less and less."""
+    if restrictions is None:
+        return []
+    return list(_groups(restrictions))
+
+
+def _groups(restrictions: Restrictions) -> Iterator[tuple[str, list[str]]]:
+    if restrictions.all:
+        yield "Everywhere", [full_name(action) for action in restrictions.all]
+    for database, actions in restrictions.database.items():
+        if actions:
+            yield f"Database: {database}", [full_name(action) for action in actions]
+    for database, resources in restrictions.resource.items():
+        for resource, actions in resources.items():
+            if actions:
+                yield f"Table: {database}/{resource}", [full_name(action) for action in actions]
