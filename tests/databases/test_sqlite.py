@@ -82,14 +82,13 @@ def child(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def run(script: str, *arguments: str, **options: Any) -> str:
+def run(script: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        **options,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -105,8 +104,15 @@ async def test_a_query_returns_columns_and_rows(database: SQLite) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["insert into t values (2, 'two')", "delete from t", "drop table t", "create table u (x)", "vacuum", "update t set id = 9"],
-)  # fmt: skip
+    [
+        "insert into t values (2, 'two')",
+        "delete from t",
+        "drop table t",
+        "create table u (x)",
+        "vacuum",
+        "update t set id = 9",
+    ],
+)
 async def test_a_query_cannot_write(database: SQLite, statement: str) -> None:
     with pytest.raises(StorageError):
         await database.query(statement, {})
@@ -773,11 +779,11 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
         for line in lines:
             if not line.endswith("\n"):
                 continue
-            word, row_id, token = line.split()
+            word, number_of_row, text = line.split()
             if word == "issued":
-                tokens[int(row_id)] = token
+                tokens[int(number_of_row)] = text
             else:
-                revoked.add(int(row_id))
+                revoked.add(int(number_of_row))
     assert len(tokens) >= rounds
     async with TokenStore(SQLite(path), secret=SECRET) as store:
         # The last of a round may have been revoked without having been told so.
