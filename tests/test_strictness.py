@@ -85,8 +85,8 @@ async def test_every_answer_is_a_state_that_the_token_had_during_the_request(
     tmp_path: Path, journal_mode: Literal["wal"] | None
 ) -> None:
     path, notes = tmp_path / "t.db", tmp_path / "notes"
-    with notes.open("wb") as file:
-        file.truncate(16 * MOST_FLIPS)
+    notes.touch()
+    os.truncate(notes, 16 * MOST_FLIPS)
     with notes.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
     answers: list[tuple[int, int, int]] = []
