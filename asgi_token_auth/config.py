@@ -177,6 +177,8 @@ def build_sources(
     query_database: Database | None,
 ) -> list[Source | CallableSource]:
     """The sources that the block asks for."""
+    if configuration.encryption_keys:
+        raise ConfigurationError("secrets: encrypted secrets are not part of this release; remove the key.")
     sources: list[Source | CallableSource] = []
     if configuration.tokens:
         sources.append(StaticTokens(configuration.tokens))
@@ -262,7 +264,7 @@ def read_configuration(block: object) -> Configuration:
     ttl = read.seconds("max_signed_tokens_ttl")
     if ttl is not None and signed is False:
         raise ConfigurationError("max_signed_tokens_ttl: has no effect with signed_tokens: false; remove one of them.")
-    return Configuration(
+    configuration = Configuration(
         tokens=_tokens(read.value("tokens", list, "a list of objects with token and actor")),
         param=parameter,
         query_sql=query.get("sql"),
@@ -284,6 +286,11 @@ def read_configuration(block: object) -> Configuration:
         encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))) if secrets else (),
         secrets_database=secrets.get("database"),
     )
+    if not manage:
+        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
+            if key in block:
+                raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
+    return configuration
 
 
 class _Reader:

@@ -623,9 +623,33 @@ def test_every_key_is_read() -> None:
     assert read.scopes == {"edit": "", "publish": ""}
     assert read.encryption_keys == (f"{HIDDEN}-old", f"{HIDDEN}-new")
     assert read_configuration({"secrets": {"encryption_key": HIDDEN}}).encryption_keys == (HIDDEN,)
-    assert read_configuration({"scopes": {"edit": "Edit pages"}}).scopes == {"edit": "Edit pages"}
+    described = read_configuration({"manage_tokens": True, "scopes": {"edit": "Edit pages"}})
+    assert described.scopes == {"edit": "Edit pages"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_expires_after", 60),
+        ("tokens_may_manage_tokens", True),
+        ("scopes", ["edit"]),
+        ("expose_token_tables", True),
+    ],
+)
+def test_a_key_that_would_have_no_effect_stops_the_start(key: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{key}: has no effect without manage_tokens"):
+        read_configuration({"tokens": [BOT], key: value})
+
+
+def test_secrets_stop_the_start_as_long_as_nothing_keeps_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"^secrets: "):
+        from_config(_nobody, {"tokens": [BOT], "secrets": {"encryption_key": HIDDEN}})
 
 
 def test_no_repr_of_a_configuration_tells_a_secret() -> None:
     block = {"tokens": [BOT], "secret": SECRET, "secrets": {"encryption_key": f"{HIDDEN}-key"}}
     assert HIDDEN not in repr(read_configuration(block))
+
+
+async def _nobody(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("no request is sent")
