@@ -1,0 +1,227 @@
+"""The tables of the tokens are for nobody's table page, write API or write SQL, unless exposed on purpose."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sites import (
+    BOT,
+    IS_1_0,
+    TABLE,
+    bearer,
+    cookie,
+    demo_files,
+    full_block,
+    issue,
+    make,
+    needs_1_0,
+    registered,
+    wrapped,
+)
+
+pytestmark = pytest.mark.anyio
+
+TABLES = (TABLE, f"{TABLE}_events", f"{TABLE}_migrations")
+
+#: All that an operator could grant by mistake, at every level.
+GENEROUS: dict[str, Any] = {
+    "allow": True,
+    "permissions": dict.fromkeys(
+        [
+            "view-table",
+            "insert-row",
+            "update-row",
+            "delete-row",
+            "alter-table",
+            "drop-table",
+            "set-column-type",
+            "create-table",
+            "execute-write-sql",
+            "create-view",
+            "store-query",
+            "drop-view",
+        ],
+        True,
+    ),
+    "databases": {
+        "tokens": {
+            "allow": True,
+            "permissions": {"execute-write-sql": True, "create-table": True, "create-view": True},
+            "tables": {
+                name: {
+                    "allow": True,
+                    "permissions": {"insert-row": True, "update-row": True, "delete-row": True, "drop-table": True},
+                }
+                for name in TABLES
+            },
+        }
+    },
+}
+
+READS = [
+    f"/tokens/{TABLE}",
+    f"/tokens/{TABLE}.json",
+    f"/tokens/{TABLE}.csv",
+    f"/tokens/{TABLE}/1",
+    f"/tokens/{TABLE}/1.json",
+    f"/tokens/{TABLE.upper()}.json",
+    f"/tokens/{TABLE}.json?_where=1=1",
+    f"/tokens/{TABLE}_events.json",
+    f"/tokens/{TABLE}_events/1.json",
+    f"/tokens/{TABLE}_migrations.json",
+    f"/tokens/{TABLE}/-/fragment",
+    f"/tokens/{TABLE}/-/autocomplete?q=a",
+    "/tokens.db",
+]
+
+POSTS: list[tuple[str, dict[str, Any]]] = [
+    (f"/tokens/{TABLE}/-/count", {}),
+    (f"/tokens/{TABLE}/-/insert", {"row": {"actor_id": "root", "permissions": "null"}}),
+    (f"/tokens/{TABLE}/-/upsert", {"rows": [{"id": 1, "actor_id": "root"}]}),
+    (f"/tokens/{TABLE.upper()}/-/upsert", {"rows": [{"id": 1, "actor_id": "root"}]}),
+    (f"/tokens/{TABLE}/1/-/update", {"update": {"actor_id": "root", "permissions": "null"}}),
+    (f"/tokens/{TABLE}/1/-/delete", {}),
+    (f"/tokens/{TABLE}/-/drop", {"confirm": True}),
+    (f"/tokens/{TABLE}/-/alter", {"operations": [{"op": "rename_column", "args": {"name": "actor_id", "to": "x"}}]}),
+    (f"/tokens/{TABLE}/-/set-column-type", {"column": "actor_id", "column_type": {"type": "url"}}),
+    (f"/tokens/{TABLE}_events/1/-/delete", {}),
+    (f"/tokens/{TABLE}_migrations/-/drop", {"confirm": True}),
+    ("/tokens/-/create", {"table": TABLE, "rows": [{"id": 1, "actor_id": "root"}], "replace": True, "pk": "id"}),
+    ("/tokens/-/create", {"table": TABLE, "row": {"id": 2, "actor_id": "root"}, "alter": True}),
+    ("/tokens/-/execute-write", {"sql": f"update {TABLE} set actor_id = 'root'"}),
+    ("/tokens/-/execute-write", {"sql": f"create view seen as select * from {TABLE}"}),
+    ("/tokens/-/execute-write", {"sql": "create table notes_2 (id integer)"}),
+    ("/tokens/-/execute-write", {"sql": f"drop table {TABLE}"}),
+]
+
+
+def _everybody(datasette: Any, token: str) -> list[dict[str, str]]:
+    return [{}, bearer(BOT), bearer(token), cookie(datasette, {"id": "root"}), cookie(datasette, {"id": "ann"})]
+
+
+def _dump(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return [line for line in connection.iterdump() if "last_used" not in line.split("VALUES")[0]]
+
+
+@pytest.mark.parametrize("granted", [{}, GENEROUS], ids=["default", "granted by mistake"])
+async def test_nobody_reads_the_token_tables_by_their_pages(granted: dict[str, Any], tmp_path: Path) -> None:
+    datasette = make(demo_files(tmp_path), config=granted)
+    datasette.root_enabled = True
+    async with wrapped(datasette, full_block()) as client:
+        token = (await issue(datasette, "root", description="a description")).token
+        for headers in _everybody(datasette, token):
+            assert (await client.get("/tokens/notes.json", headers=headers)).status_code == 200
+            for path in READS:
+                answer = await client.get(path, headers=headers)
+                assert answer.status_code in (403, 404), path
+                assert "a description" not in answer.text
+
+
+@needs_1_0
+@pytest.mark.parametrize("granted", [{}, GENEROUS], ids=["default", "granted by mistake"])
+async def test_nobody_writes_the_token_tables_by_api_or_sql(granted: dict[str, Any], tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    datasette = make(files, config=granted)
+    datasette.root_enabled = True
+    async with wrapped(datasette, full_block(tokens=[{"token": BOT, "actor": {"id": "root"}}])) as client:
+        token = (await issue(datasette, "root")).token
+        for headers in _everybody(datasette, token):
+            before = _dump(files[1])
+            for path, body in POSTS:
+                answer = await client.post(path, json=body, headers=headers)
+                assert answer.status_code in (403, 404), (path, body, answer.text[:200])
+            assert _dump(files[1]) == before
+        root = cookie(datasette, {"id": "root"})
+        written = await client.post("/tokens/notes/-/insert", json={"row": {"note": "hello"}}, headers=root)
+        assert written.status_code == 201, "the rest of the database stays as it was"
+
+
+@needs_1_0
+async def test_a_stored_query_does_not_write_the_token_tables(tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    datasette = make(files, config=GENEROUS)
+    datasette.root_enabled = True
+    async with wrapped(datasette, full_block()) as client:
+        await issue(datasette, "ann")
+        before = _dump(files[1])
+        root = cookie(datasette, {"id": "root"})
+        query = {"name": "wipe", "sql": f"delete from {TABLE}"}
+        stored = await client.post("/tokens/-/queries/store", json={"query": query}, headers=root)
+        ran = await client.post("/tokens/wipe.json", json={}, headers=root)
+        assert stored.status_code == 403
+        assert ran.status_code in (403, 404, 405)
+        assert _dump(files[1]) == before
+
+
+async def test_another_plugin_that_allows_everything_does_not_open_the_tables(tmp_path: Path) -> None:
+    datasette = make(demo_files(tmp_path))
+
+    def permission_allowed() -> bool:
+        return True
+
+    def permission_resources_sql(datasette: Any, action: str) -> Any:
+        from datasette.permissions import PermissionSQL
+
+        return PermissionSQL.allow(reason="a careless plugin")
+
+    hooks: dict[str, Any] = (
+        {"permission_resources_sql": permission_resources_sql} if IS_1_0 else {"permission_allowed": permission_allowed}
+    )
+    for tryfirst in (True, False):
+        with registered(tryfirst=tryfirst, **hooks):
+            async with wrapped(make(demo_files_in(tmp_path, tryfirst)), full_block()) as client:
+                for path in READS:
+                    assert (await client.get(path)).status_code in (403, 404)
+                assert (await client.get("/tokens/notes.json")).status_code == 200
+    assert datasette
+
+
+async def test_exposed_on_purpose_the_tables_are_there(tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    datasette = make(files)
+    datasette.root_enabled = True
+    async with wrapped(datasette, full_block(expose_token_tables=True)) as client:
+        await issue(datasette, description="a description")
+        for name in TABLES:
+            assert (await client.get(f"/tokens/{name}.json")).status_code == 200
+        assert "a description" in (await client.get(f"/tokens/{TABLE}")).text
+        if IS_1_0:
+            root = cookie(datasette, {"id": "root"})
+            update = {"update": {"description": "changed"}}
+            assert (await client.post(f"/tokens/{TABLE}/1/-/update", json=update, headers=root)).status_code == 200
+
+
+async def test_the_tables_of_an_instance_without_managed_tokens_are_its_own_affair(tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    async with wrapped(make(files), full_block()):
+        pass
+    bare = make(files, {"tokens": [{"token": BOT, "actor": {"id": "bot"}}]})
+    async with wrapped(bare) as client:
+        assert (await client.get(f"/tokens/{TABLE}.json")).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["view-table", "insert-row"])
+async def test_other_databases_and_tables_are_not_touched(action: str, tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    with closing(sqlite3.connect(files[0])) as connection:
+        connection.execute(f"create table {TABLE} (id integer primary key)")
+        connection.commit()
+    datasette = make(files, config={"permissions": {"insert-row": True}})
+    async with wrapped(datasette, full_block()) as client:
+        if action == "view-table":
+            assert (await client.get(f"/demo/{TABLE}.json")).status_code == 200
+            assert (await client.get("/demo/foo.json")).status_code == 200
+        elif IS_1_0:
+            answer = await client.post(f"/demo/{TABLE}/-/insert", json={"row": {"id": 5}}, headers=bearer(BOT))
+            assert answer.status_code == 201
+
+
+def demo_files_in(folder: Path, tryfirst: bool) -> list[Path]:
+    inner = folder / f"tryfirst-{tryfirst}"
+    inner.mkdir()
+    return demo_files(inner)
