@@ -197,9 +197,16 @@ class SQLite:
         connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
         # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
         connection._thread.daemon = True
+        opening = asyncio.ensure_future(_opened(connection))
         try:
-            await connection
+            await asyncio.shield(opening)
             connection.text_factory = _text
+        except asyncio.CancelledError:
+            # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                await connection.close()
+            raise
         except sqlite3.Error as error:
             # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
             connection._thread.join(_LOOKUP_PATIENCE)
@@ -395,6 +402,10 @@ class _Pool:
         self._closed = True
         while self._idle:
             await self._idle.pop().connection.close()
+
+
+async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+    return await connection
 
 
 async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:

@@ -212,8 +212,6 @@ async def test_a_statement_that_starts_after_its_deadline_does_not_run_on(databa
     thread = database._pool._idle[0].connection._thread
     with pytest.raises(StorageError):
         await database.query(endless, {}, timeout=1e-9)
-    with pytest.raises(StorageError):
-        await database.query(endless, {}, timeout=1e-4)
     await asyncio.to_thread(thread.join, 30)
     assert not thread.is_alive()
 
