@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,11 +38,11 @@ class Writes:
         self.failures = list(failures)
         self.happened = asyncio.Event()
 
-    async def __call__(self, uses: list[Use]) -> None:
+    async def __call__(self, uses: Sequence[Use]) -> None:
         self.happened.set()
         if self.failures:
             raise self.failures.pop(0)
-        self.batches.append(uses)
+        self.batches.append(list(uses))
 
 
 async def test_uses_are_collected_and_the_latest_of_each_is_written() -> None:
@@ -92,8 +92,8 @@ async def test_what_cannot_be_written_is_kept_for_the_next_time(
 async def test_a_use_that_comes_while_an_older_one_is_written_is_not_lost() -> None:
     batches: list[list[Use]] = []
 
-    async def write(uses: list[Use]) -> None:
-        batches.append(uses)
+    async def write(uses: Sequence[Use]) -> None:
+        batches.append(list(uses))
         if len(batches) == 1:
             log.note(1, 20)
 
@@ -117,9 +117,9 @@ async def test_the_memory_of_uses_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 def test_uses_are_written_when_the_event_loop_ends_without_a_close() -> None:
     batches: list[list[Use]] = []
 
-    async def write(uses: list[Use]) -> None:
+    async def write(uses: Sequence[Use]) -> None:
         await asyncio.sleep(0)
-        batches.append(uses)
+        batches.append(list(uses))
 
     async def main() -> None:
         log.note(1, 1)
@@ -133,7 +133,7 @@ def test_uses_are_written_when_the_event_loop_ends_without_a_close() -> None:
 def test_a_write_that_hangs_does_not_hold_up_the_end_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_token_auth.usage.LAST_CHANCE", 0.01)
 
-    async def write(uses: list[Use]) -> None:
+    async def write(uses: Sequence[Use]) -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
@@ -145,16 +145,16 @@ def test_a_write_that_hangs_does_not_hold_up_the_end_of_the_loop(monkeypatch: py
 
 
 def test_a_second_event_loop_writes_what_the_first_could_not() -> None:
-    async def main(write: Callable[[list[Use]], Awaitable[None]]) -> None:
+    async def main(write: Callable[[Sequence[Use]], Awaitable[None]]) -> None:
         log._write = write
         log.note(len(batches) + 1, 1)
         await asyncio.sleep(0)
 
-    async def fail(uses: list[Use]) -> None:
+    async def fail(uses: Sequence[Use]) -> None:
         raise StorageError("locked")
 
-    async def write(uses: list[Use]) -> None:
-        batches.append(uses)
+    async def write(uses: Sequence[Use]) -> None:
+        batches.append(list(uses))
 
     batches: list[list[Use]] = []
     log = UsageLog(fail)
