@@ -44,7 +44,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "the file no-such-file cannot be read",
     ),
     "required": (bot_block(required=True), "required: Datasette's own users cannot be seen from outside it"),
-    "scopes": (bot_block(manage_tokens=True, manage_tokens_database="tokens", scopes=["read"]), "scopes: Datasette has actions of its own"),
+    "scopes": (
+        bot_block(manage_tokens=True, manage_tokens_database="tokens", scopes=["read"]),
+        "scopes: Datasette has actions of its own",
+    ),
     "a missing token database": (
         {"manage_tokens": True, "manage_tokens_database": "elsewhere"},
         "manage_tokens_database: no database 'elsewhere' is attached",
