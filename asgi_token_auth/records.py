@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Literal
@@ -15,6 +16,8 @@ MAX_DESCRIPTION: Final = 1_000
 MAX_ACTOR_ID: Final = 500
 #: Seconds: a hundred years. Longer lives are typing errors.
 MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
+#: Characters of restrictions as JSON. They are read with every row that is looked at, and shown in lists.
+MAX_PERMISSIONS: Final = 250_000
 
 Status = Literal["active", "revoked", "expired", "damaged"]
 
@@ -83,7 +86,7 @@ class Page:
 class StoredEvent:
     """Something that happened to a token: ``created``, ``edited``, ``rotated`` or ``revoked``, when and by whom."""
 
-    at: int
+    at: int | None
     name: str
     by: str | None
     details: str | None
@@ -209,11 +212,30 @@ def permissions_text(restrictions: Restrictions | None) -> str:
     """Restrictions as the column holds them: JSON, ``null`` for an unrestricted token.
 
     Raises:
-        InvalidInput: they are something else.
+        InvalidInput: they are something else, too long, or hold names that are not text.
     """
-    if restrictions is not None and not isinstance(restrictions, Restrictions):
+    if restrictions is None:
+        return "null"
+    if not isinstance(restrictions, Restrictions):
         raise InvalidInput("restrictions must be a Restrictions value or None.")
-    return json.dumps(None if restrictions is None else restrictions.to_wire())
+    if not all(is_text(name) for name in _names(restrictions)):
+        raise InvalidInput("Restrictions must hold names that are text.")
+    text = json.dumps(restrictions.to_wire())
+    if len(text) > MAX_PERMISSIONS:
+        raise InvalidInput("There are too many restrictions for one token; allow whole databases instead.")
+    return text
+
+
+def _names(restrictions: Restrictions) -> Iterator[str]:
+    yield from restrictions.all
+    for database, actions in restrictions.database.items():
+        yield database
+        yield from actions
+    for database, resources in restrictions.resource.items():
+        yield database
+        for resource, actions in resources.items():
+            yield resource
+            yield from actions
 
 
 def is_text(value: str) -> bool:
@@ -225,3 +247,8 @@ def is_text(value: str) -> bool:
 def as_integer(value: object) -> int | None:
     """``value`` if it is an integer: a damaged row may hold anything."""
     return value if type(value) is int else None
+
+
+def as_text(value: object) -> str | None:
+    """``value`` if it is text: a damaged row may hold anything."""
+    return value if isinstance(value, str) else None

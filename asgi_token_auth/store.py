@@ -28,6 +28,7 @@ from asgi_token_auth.records import (
     StoredToken,
     TokenRecord,
     as_integer,
+    as_text,
     check_actor_id,
     check_description,
     check_id,
@@ -71,6 +72,9 @@ _HAS_STATUS: Final[dict[str, str]] = {
     "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
     "expired": f"token_status <> 'R' and coalesce({_EXPIRED}, false)",
 }
+
+# What an edit may change, as the record of events calls it.
+_IN_WORDS: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
 
 
 class TokenStore:
@@ -276,18 +280,21 @@ class TokenStore:
         conditions, parameters = self._owned(owner)
         where = [conditions]
         if status is not None:
-            if status not in _HAS_STATUS:
+            if not isinstance(status, str) or status not in _HAS_STATUS:
                 raise InvalidInput(f"status must be one of {', '.join(_HAS_STATUS)}.")
             where.append(_HAS_STATUS[status])
             parameters["now"] = int(self.clock())
         if search is not None:
             if not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search):
                 raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
-            where.append("(lower(description) like :search escape '!' or lower(actor_id) like :search escape '!')")
-            parameters["search"] = "%" + re.sub(r"([%_!])", r"!\1", search.lower()) + "%"
+            # Both sides in the database's own lower case: Python knows letters that SQLite does not.
+            where.append(
+                "(lower(description) like lower(:search) escape '!' or lower(actor_id) like lower(:search) escape '!')"
+            )
+            parameters["search"] = "%" + re.sub(r"([%_!])", r"!\1", search) + "%"
         for name, value, condition in (
-            ("before", used_before, "(last_used_timestamp is null or last_used_timestamp < :before)"),
-            ("after", used_after, "last_used_timestamp >= :after"),
+            ("used_before", used_before, "(last_used_timestamp is null or last_used_timestamp < :used_before)"),
+            ("used_after", used_after, "last_used_timestamp >= :used_after"),
             ("cursor", cursor, "id < :cursor"),
         ):
             if value is not None:
@@ -383,9 +390,11 @@ class TokenStore:
             dry_run: only count.
 
         Raises:
+            InvalidInput: ``ended_before`` is not a time.
             StorageError: nothing was deleted.
         """
-        if isinstance(ended_before, bool) or not isinstance(ended_before, (int, float)):
+        # The comparison is also false for what is no number.
+        if isinstance(ended_before, bool) or not isinstance(ended_before, (int, float)) or not ended_before >= 0:
             raise InvalidInput("ended_before must be a number of seconds since the epoch.")
         await self.ensure_ready()
         return await self.database.transaction(self._prune(int(min(ended_before, self.clock())), dry_run))
@@ -402,7 +411,10 @@ class TokenStore:
             "order by id",
             {"id": token_id},
         )
-        return [StoredEvent(*row) for row in result.rows]
+        return [
+            StoredEvent(as_integer(at), as_text(name) or "", as_text(by), as_text(details))
+            for at, name, by, details in result.rows
+        ]
 
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
@@ -468,23 +480,30 @@ class TokenStore:
 
     def _edit(self, token_id: int, owner: Owner, by: str | None, now: int, changes: dict[str, Any]) -> Steps[Row]:
         token = yield from self._active(token_id, owner, now)
-        values: dict[str, Any] = {}
-        if "description" in changes:
-            values["description"] = changes["description"]
-        if "permissions" in changes:
-            values["permissions"] = changes["permissions"]
+        rows = yield f"select description, parent_id from {self.table} where id = :id", {"id": token_id}
+        description, parent = rows[0]
+        before = {
+            "description": description,
+            "expires_after_seconds": token.expires_after,
+            "permissions": token.permissions,
+        }
+        values = {name: value for name, value in changes.items() if name != "expires_at"}
         if "expires_at" in changes:
             values["expires_after_seconds"] = _life(token, changes["expires_at"])
+        # A form sends everything; only what differs is a change.
+        values = {name: value for name, value in values.items() if value != before[name]}
         if values:
-            parents = yield f"select parent_id from {self.table} where id = :id", {"id": token_id}
-            if parents[0][0] is not None and len(values) > ("description" in values):
-                wanted = changes.get("permissions", token.permissions)
+            if parent is not None and values.keys() != {"description"}:
+                wanted = values.get("permissions", token.permissions)
                 until = changes.get("expires_at", token.expires_at)
-                yield from self._check_parent(parents[0][0], token.actor_id, wanted, until, now)
+                try:
+                    yield from self._check_parent(parent, token.actor_id, wanted, until, now)
+                except TokenNotFound as error:
+                    # The token itself was found, so this is no answer to whoever asked for it.
+                    raise InvalidInput("The token that this one was created through is gone.") from error
             assignments = ", ".join(f"{column} = :{column}" for column in values)
             yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
-            changed = ", ".join(sorted(name.removesuffix("_seconds") for name in values)).replace("_", " ")
-            yield self._event(token_id, "edited", by, now, changed)
+            yield self._event(token_id, "edited", by, now, ", ".join(_IN_WORDS[name] for name in values))
             yield from self._narrow_children(token_id, by, now)
         rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
         return rows[0]
@@ -494,13 +513,18 @@ class TokenStore:
         token = StoredToken(*rows[0])
         limits, until = token.restrictions(), token.expires_at
         family = yield self._family(token_id)
-        for child in (StoredToken(*row) for row in family):
+        for row in family:
+            child = StoredToken(*row)
             if child.id == token_id or child.status(now) != "active":
                 continue
             has, ends = child.restrictions(), child.expires_at
             keeps = limits if has is None else has if has.is_subset(limits) else has.intersect(limits)
             sooner = until if ends is None else ends if until is None else min(ends, until)
             if keeps == has and sooner == ends:
+                continue
+            if sooner != ends and type(child.created) is not int:
+                # Its expiry cannot be written down, so it cannot be let live.
+                yield from self._end([row], by, now)
                 continue
             yield (
                 f"update {self.table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
@@ -529,9 +553,12 @@ class TokenStore:
         return (yield from self._end(rows, by, now))
 
     def _prune(self, before: int, dry_run: bool) -> Steps[int]:
+        # The casts leave rows alone whose times are damaged: SQLite would take 'soon' for 0.
         old = (
             f"select id from {self.table} where id < (select max(id) from {self.table}) and (ended_timestamp < :before "
-            "or (ended_timestamp is null and created_timestamp + expires_after_seconds < :before))"
+            "or (ended_timestamp is null and created_timestamp + expires_after_seconds < :before "
+            "and cast(created_timestamp as bigint) = created_timestamp "
+            "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
         )
         rows = yield f"select count(*) from ({old}) as old", {"before": before}
         if not dry_run:

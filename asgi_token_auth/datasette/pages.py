@@ -23,7 +23,7 @@ DESCRIPTIONS: Final = {
 #: Not offered: a token with one of them would reach further than its owner may expect. Scripts may send them.
 _NOT_OFFERED: Final = frozenset({CREATE, REVOKE_ALL, "debug-menu", "permissions-debug"})
 
-#: The largest number of tables that the form offers one by one.
+#: The largest number of tables, and of databases, that the form offers one by one.
 _MOST_TABLES: Final = 500
 
 _FRAME: Final = """{% extends "base.html" %}
@@ -100,7 +100,8 @@ class DatasetteHost:
 
     async def _databases(self, actor: Mapping[str, Any]) -> dict[str, list[str]]:
         tables: dict[str, list[str]] = {}
-        for resource in (await self._datasette.allowed_resources("view-database", actor)).resources:
+        databases = await self._datasette.allowed_resources("view-database", actor, limit=_MOST_TABLES)
+        for resource in databases.resources:
             tables[resource.parent] = []
         page = await self._datasette.allowed_resources("view-table", actor, limit=_MOST_TABLES)
         for resource in page.resources:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from asgi_token_auth.errors import InvalidInput
-from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER
+from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, is_text, permissions_text
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.web.words import duration
 
@@ -16,7 +16,15 @@ from asgi_token_auth.web.words import duration
 DEFAULT_EXPIRES_AFTER: Final = 90 * 86_400
 
 _UNIT_SECONDS: Final = {"minutes": 60, "hours": 3_600, "days": 86_400}
+#: Some apps add it to every form.
+CSRF_FIELD: Final = "csrftoken"
+
+_FORM_FIELDS: Final = {"description", "expire_type", "expire_duration", "limit", CSRF_FIELD}
+_BOXES: Final = ("all:", "database:", "resource:")
 _JSON_FIELDS: Final = {"description", "expires_after", "restrictions"}
+#: Of what was sent wrongly, so many are named, and so many characters of each.
+_MOST_ECHOED: Final = 10
+_LONGEST_ECHO: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +37,36 @@ class Choices:
     per_resource: Mapping[str, str] = field(default_factory=dict)
     #: Databases and their tables.
     databases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    #: Whether other actions may be sent by a script that knows them.
+    #: Other actions that may be sent by a script that knows them.
     known: frozenset[str] = frozenset()
 
     @property
     def any(self) -> bool:
         """Whether there is anything to choose from."""
         return bool(self.everywhere or self.per_database or self.per_resource)
+
+    def including(self, restrictions: Restrictions | None) -> Choices:
+        """The same, and whatever ``restrictions`` hold: a form must not lose what it does not offer."""
+        if restrictions is None:
+            return self
+        everywhere, per_database, per_resource = dict(self.everywhere), dict(self.per_database), dict(self.per_resource)
+        databases = {name: list(tables) for name, tables in self.databases.items()}
+        for action in restrictions.all:
+            everywhere.setdefault(full_name(action), "")
+        for database, actions in restrictions.database.items():
+            databases.setdefault(database, [])
+            for action in actions:
+                per_database.setdefault(full_name(action), "")
+        for database, resources in restrictions.resource.items():
+            tables = databases.setdefault(database, [])
+            for resource, actions in resources.items():
+                if resource not in tables:
+                    tables.append(resource)
+                for action in actions:
+                    per_resource.setdefault(full_name(action), "")
+        return replace(
+            self, everywhere=everywhere, per_database=per_database, per_resource=per_resource, databases=databases
+        )
 
 
 @dataclass(slots=True)
@@ -52,12 +83,17 @@ class TokenForm:
 
     def checked(self, box: str) -> bool:
         """Whether the checkbox ``box`` was ticked."""
-        return bool(self.typed.get(box))
+        return box in self.typed
 
 
 def read_form(values: Mapping[str, str], choices: Choices, *, max_expires_after: int | None = None) -> TokenForm:
     """Read the fields that a browser sends."""
     form = TokenForm(typed=values)
+    for name in sorted(values.keys() - _FORM_FIELDS):
+        # A misspelt box that nobody noticed would leave the token without its limits.
+        if not name.startswith(_BOXES):
+            form.errors["form"] = f"There is no field {_shortened(name)!r} in this form."
+            break
     form.description = _description(values.get("description", ""), form.errors)
     form.expires_after = _expiry(values, form.errors)
     _limit_expiry(form, max_expires_after, "expire_duration")
@@ -68,8 +104,9 @@ def read_form(values: Mapping[str, str], choices: Choices, *, max_expires_after:
 def read_json(values: Mapping[str, Any], choices: Choices, *, max_expires_after: int | None = None) -> TokenForm:
     """Read the fields that a script sends. Absent ``expires_after``: the default; ``null``: never."""
     form = TokenForm()
-    for name in values.keys() - _JSON_FIELDS:
-        form.errors[name] = f"There is no field {name}; the fields are description, expires_after and restrictions."
+    for name in sorted(values.keys() - _JSON_FIELDS)[:_MOST_ECHOED]:
+        shown = _shortened(name)
+        form.errors[shown] = f"There is no field {shown}; the fields are description, expires_after and restrictions."
     description = values.get("description")
     if description is None or isinstance(description, str):
         form.description = _description(description or "", form.errors)
@@ -80,6 +117,7 @@ def read_json(values: Mapping[str, Any], choices: Choices, *, max_expires_after:
     if values.get("restrictions") is not None:
         try:
             form.restrictions = Restrictions.from_wire(values["restrictions"])
+            permissions_text(form.restrictions)
         except InvalidInput as error:
             form.errors["restrictions"] = str(error)
         else:
@@ -117,7 +155,7 @@ def tilde(name: str) -> str:
     """Datasette's encoding of names, in which no colon is left."""
     return "".join(
         chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-") else f"~{byte:02X}"
-        for byte in name.encode()
+        for byte in name.encode(errors="surrogatepass")
     )
 
 
@@ -136,7 +174,7 @@ def untilde(text: str) -> str:
 def _description(text: str, errors: dict[str, str]) -> str | None:
     if len(text) > MAX_DESCRIPTION:
         errors["description"] = f"A description has at most {MAX_DESCRIPTION:,} characters; this one has {len(text):,}."
-    elif "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    elif not is_text(text):
         errors["description"] = "The description holds characters that are not text."
     return text.strip() or None
 
@@ -153,10 +191,11 @@ def _expiry(values: Mapping[str, str], errors: dict[str, str]) -> int | None:
         return None
     text = values.get("expire_duration", "").strip()
     # isdigit() would take "²", and int() other alphabets' digits.
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+    if not re.fullmatch(r"[0-9]+", text) or not text.strip("0"):
         errors["expire_duration"] = "Give a whole number, 1 or more."
         return None
-    return int(text) * _UNIT_SECONDS[unit]
+    # Ten digits are beyond every limit, and int() refuses thousands of them.
+    return int(text.lstrip("0")[:10]) * _UNIT_SECONDS[unit]
 
 
 def _seconds(values: Mapping[str, Any], errors: dict[str, str], limit: int | None) -> int | None:
@@ -181,7 +220,7 @@ def _limit_expiry(form: TokenForm, limit: int | None, name: str) -> None:
 
 
 def _restrictions(values: Mapping[str, str], choices: Choices, errors: dict[str, str]) -> Restrictions | None:
-    boxes = [name for name, value in values.items() if value and name.startswith(("all:", "database:", "resource:"))]
+    boxes = [name for name in values if name.startswith(_BOXES)]
     limit = values.get("limit")
     if limit not in (None, "all", "only"):
         errors["limit"] = "Choose whether the token is limited."
@@ -193,26 +232,35 @@ def _restrictions(values: Mapping[str, str], choices: Choices, errors: dict[str,
         if limit == "only":
             errors["limit"] = "Tick at least one box, or let the token do everything that you may do."
         return None
-    restrictions = Restrictions()
+    wire: dict[str, Any] = {"a": [], "d": {}, "r": {}}
     for name in boxes:
         try:
-            restrictions = _granting(restrictions, name)
+            _tick(wire, name)
         except ValueError:
             errors["limit"] = "One of the boxes has a name that cannot be read. Reload the page and try again."
             return None
+    restrictions = Restrictions.from_wire(wire)
+    try:
+        permissions_text(restrictions)
+    except InvalidInput as error:
+        errors["limit"] = str(error)
+        return None
     _check_known(restrictions, choices, errors, name="limit")
     return restrictions
 
 
-def _granting(restrictions: Restrictions, name: str) -> Restrictions:
-    match name.split(":"):
-        case ["all", action] if action:
-            return restrictions.allow_all(action)
-        case ["database", database, action] if action:
-            return restrictions.allow_database(untilde(database), action)
-        case ["resource", database, resource, action] if action:
-            return restrictions.allow_resource(untilde(database), untilde(resource), action)
-    raise ValueError("not the name of a checkbox")
+def _tick(wire: dict[str, Any], name: str) -> None:
+    kind, _, rest = name.partition(":")
+    # Names are encoded and hold no colon; those of actions may.
+    match rest.split(":", {"all": 0, "database": 1, "resource": 2}[kind]):
+        case [action] if action:
+            wire["a"].append(action)
+        case [database, action] if action:
+            wire["d"].setdefault(untilde(database), []).append(action)
+        case [database, resource, action] if action:
+            wire["r"].setdefault(untilde(database), {}).setdefault(untilde(resource), []).append(action)
+        case _:
+            raise ValueError("not the name of a checkbox")
 
 
 def _check_known(
@@ -221,8 +269,12 @@ def _check_known(
     known = choices.known | set(choices.everywhere) | set(choices.per_database) | set(choices.per_resource)
     for action in _actions(restrictions):
         if full_name(action) not in known and action not in known:
-            errors[name] = f"There is no action {action!r} here."
+            errors[name] = f"There is no action {_shortened(action)!r} here."
             return
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "…"
 
 
 def _actions(restrictions: Restrictions) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.errors import StorageError
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.web.forms import Choices
 from asgi_token_auth.web.permissions import matches
@@ -28,11 +28,15 @@ class Host(Protocol):
     content_security_policy: str
 
     async def actor(self, scope: Scope) -> Actor | None:
-        """Who is asking."""
+        """Who is asking.
+
+        Raises:
+            StorageError: it cannot be told.
+        """
         ...
 
     async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:
-        """Whether they may."""
+        """Whether they may, apart from what a restricted token or actor is limited to."""
         ...
 
     async def choices(self, scope: Scope, actor: Actor) -> Choices:
@@ -72,15 +76,14 @@ class AnyApp:
         """The actor of a token or of an outer middleware, else what ``signed_in`` says."""
         actor: Actor | None = scope.get("actor")
         if not actor and OUTCOME_KEY not in scope and self._signed_in is not None:
-            actor = await self._signed_in(scope)
-        return actor or None
+            try:
+                actor = await self._signed_in(scope)
+            except Exception as error:
+                raise StorageError(f"signed_in failed: {type(error).__name__}") from error
+        return actor if isinstance(actor, Mapping) and actor else None
 
     async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:
-        """The action's allow block; without one nobody may. A restricted token must name the action too."""
-        outcome = scope.get(OUTCOME_KEY)
-        limits = outcome.restrictions if isinstance(outcome, Authenticated) else None
-        if limits is not None and not limits.allows(action):
-            return False
+        """The action's allow block; without one nobody may."""
         return matches(actor, self._permissions.get(action, False))
 
     async def choices(self, scope: Scope, actor: Actor) -> Choices:
@@ -93,7 +96,12 @@ class AnyApp:
 
     async def frame(self, scope: Scope, title: str, content: str, base: str) -> str:
         """Our own layout."""
-        return render("layout.html", title=title, content=content, base=base, actor=await self.actor(scope))
+        try:
+            actor = await self.actor(scope)
+        except StorageError:
+            # The page says so, and needs a frame to say it in.
+            actor = None
+        return render("layout.html", title=title, content=content, base=base, actor=actor)
 
     async def notice(self) -> str | None:
         """Nothing: the database is the operator's choice."""

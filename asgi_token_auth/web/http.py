@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 #: The longest body that is read, in bytes, and the most fields of a form.
@@ -24,11 +24,19 @@ _ALWAYS: Final = {
 class Refused(Exception):
     """The request cannot be done; says so to whoever asked."""
 
-    def __init__(self, status: int, message: str, *, errors: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        errors: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.errors = dict(errors or {})
+        self.headers = dict(headers or {})
 
 
 async def read_form_body(request: Request) -> dict[str, str]:
@@ -68,12 +76,14 @@ async def read_json_body(request: Request) -> dict[str, Any]:
 def html(text: str, *, policy: str, status: int = 200) -> Response:
     """A page that no cache keeps and nobody frames."""
     headers = {**_ALWAYS, "Content-Security-Policy": policy}
-    return Response(text, status, media_type="text/html", headers=headers)
+    # Rows written by hand can hold what is no text; a page without it is better than none.
+    return Response(text.encode(errors="replace"), status, media_type="text/html", headers=headers)
 
 
 def json_answer(value: Mapping[str, Any], *, status: int = 200) -> Response:
     """A JSON answer that no cache keeps."""
-    return Response(json.dumps(value), status, media_type="application/json", headers=_ALWAYS)
+    # A plain function's actor need not be JSON.
+    return Response(json.dumps(value, default=str), status, media_type="application/json", headers=_ALWAYS)
 
 
 def json_error(status: int, message: str, errors: Mapping[str, str] | None = None) -> Response:
@@ -92,10 +102,13 @@ def see_other(path: str) -> Response:
 
 async def _read(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise Refused(413, "The body is too large.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise Refused(413, "The body is too large.")
+    except ClientDisconnect as error:
+        raise Refused(400, "The body ended too early.") from error
     return bytes(body)
 
 

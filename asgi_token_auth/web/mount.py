@@ -18,7 +18,7 @@ class Mounted:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
-            root: str = scope.get("root_path", "")
+            root: str = scope.get("root_path", "").rstrip("/")
             path: str = scope["path"]
             inside = path.removeprefix(root)
             for prefix, pages in self._pages.items():

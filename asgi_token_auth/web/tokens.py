@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -20,7 +20,7 @@ from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, Owner, Page,
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.web.cross_origin import cross_origin_reason
-from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
+from asgi_token_auth.web.forms import CSRF_FIELD, Choices, TokenForm, read_form, read_json, to_fields
 from asgi_token_auth.web.host import AnyApp, Host
 from asgi_token_auth.web.http import (
     Refused,
@@ -43,6 +43,12 @@ CREATE: Final = "auth-tokens-create"
 VIEW_ALL: Final = "auth-tokens-view-all"
 REVOKE_ALL: Final = "auth-tokens-revoke-all"
 
+# What the next page of a list repeats; whatever else stood in the address, a token for one, is not spread.
+_FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "size")
+
+# The buttons of the forms.
+_ACTIONS: Final = ("revoke", "rotate", "revoke_all")
+
 _STATIC = Path(__file__).parent / "static"
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
@@ -55,6 +61,8 @@ class _Visitor:
     id: str
     #: The token that they came by, if any.
     token: Authenticated | None
+    #: What they are limited to, by that token or otherwise.
+    limits: Restrictions | None
     may_create: bool
     may_view_all: bool
     may_revoke_all: bool
@@ -75,6 +83,10 @@ class _Visitor:
     def ends(self) -> Owner:
         """What they may revoke."""
         return ANY_OWNER if self.may_revoke_all else self.own
+
+    def sees_all_of(self, token: TokenRecord) -> bool:
+        """Whether nothing of the token is to be kept from them."""
+        return self.may_view_all or token.actor_id == self.id
 
     @property
     def parent(self) -> int | None:
@@ -132,7 +144,11 @@ class TokenPages:
         base = scope.get("root_path", "")
         path: str = scope["path"]
         path = path.removeprefix(base)
-        response = await self._answer(request, base, path)
+        # From here on it stands in links and in Location, where only ASCII may.
+        response = await self._answer(request, quote(base, safe="/%~:@!$&'()*+,;="), path)
+        if request.method == "HEAD":
+            # The length stays that of the page.
+            response.body = b""
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, base: str, path: str) -> Response:
@@ -143,11 +159,8 @@ class TokenPages:
                     continue
                 method = "GET" if request.method == "HEAD" else request.method
                 if method not in methods.split():
-                    refused = await self._refusal(
-                        request, base, Refused(405, "This address does not take that."), wants_json
-                    )
-                    refused.headers["Allow"] = "HEAD, " + methods.replace(" ", ", ")
-                    return refused
+                    allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
+                    raise Refused(405, "This address does not take that.", headers=allow)
                 if (reason := cross_origin_reason(request.method, request.headers)) is not None:
                     raise Refused(403, reason)
                 return await view(request, base, **{k: v for k, v in found.groupdict().items() if k != "json"})
@@ -156,12 +169,13 @@ class TokenPages:
             return await self._refusal(request, base, refused, wants_json)
         except TokenNotFound:
             return await self._refusal(request, base, Refused(404, "There is no such token."), wants_json)
+        except InvalidInput as error:
+            return await self._refusal(request, base, Refused(400, str(error)), wants_json)
         except StorageError as error:
             logger.error("a page of tokens could not be served: %s", error)
             message = "The tokens cannot be reached at the moment; nothing was changed. Try again soon."
-            unavailable = await self._refusal(request, base, Refused(503, message), wants_json)
-            unavailable.headers["Retry-After"] = "5"
-            return unavailable
+            unavailable = Refused(503, message, headers={"Retry-After": "5"})
+            return await self._refusal(request, base, unavailable, wants_json)
 
     # Views
 
@@ -174,18 +188,15 @@ class TokenPages:
         owner: Owner = visitor.sees
         if visitor.may_view_all and query.get("owner"):
             owner = query["owner"]
-        try:
-            page = await self._store.list(
-                owner=owner,
-                status=query.get("status") or None,
-                search=query.get("search") or None,
-                used_before=_whole(query, "used_before"),
-                used_after=_whole(query, "used_after"),
-                cursor=_whole(query, "next"),
-                limit=_whole(query, "size") or 30,
-            )
-        except InvalidInput as error:
-            raise Refused(400, str(error)) from error
+        page = await self._store.list(
+            owner=owner,
+            status=query.get("status") or None,
+            search=query.get("search") or None,
+            used_before=_whole(query, "used_before"),
+            used_after=_whole(query, "used_after"),
+            cursor=_whole(query, "next"),
+            limit=_whole(query, "size") or 30,
+        )
         following = _next_query(query, page)
         if as_json:
             return json_answer(
@@ -219,20 +230,18 @@ class TokenPages:
         if not visitor.may_create:
             raise Refused(403, "You do not have permission to create a token.")
         choices = await self._host.choices(request.scope, visitor.actor)
+        limit = self._longest_life(visitor)
         if request.method != "POST":
             if request.scope["path"].endswith(".json"):
-                return json_answer({"ok": True, "max_expires_after": self._limit, "actions": sorted(_known(choices))})
+                return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(_known(choices))})
             return await self._create_page(request, base, visitor, choices, self._empty_form())
         if request.scope["path"].endswith(".json"):
-            form = read_json(await read_json_body(request), choices, max_expires_after=self._limit)
+            form = read_json(await read_json_body(request), choices, max_expires_after=limit)
             if form.errors:
                 raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
-            try:
-                issued = await self._issue(visitor, form)
-            except InvalidInput as error:
-                raise Refused(400, str(error)) from error
+            issued = await self._issue(visitor, form)
             return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)}, status=201)
-        form = read_form(await read_form_body(request), choices, max_expires_after=self._limit)
+        form = read_form(await read_form_body(request), choices, max_expires_after=limit)
         if not form.errors:
             try:
                 issued = await self._issue(visitor, form)
@@ -252,25 +261,21 @@ class TokenPages:
         return await self._detail_page(request, base, visitor, token, full=full, as_json=as_json)
 
     async def _change(self, request: Request, base: str, visitor: _Visitor, token_id: int, as_json: bool) -> Response:
-        values: Mapping[str, Any] = await (read_json_body(request) if as_json else read_form_body(request))
-        asked = [name for name in ("revoke", "rotate") if values.get(name)]
-        if len(asked) != 1 or values.keys() - {"revoke", "rotate", "grace"}:
-            raise Refused(400, "Send either revoke, or rotate with grace in seconds.")
-        if asked == ["revoke"]:
-            record = await self._store.revoke(token_id, owner=visitor.ends, by=visitor.id)
+        values = await _sent(request, as_json)
+        if _asks_only_for("revoke", values):
+            record = await self._revoke(visitor, token_id)
             if as_json:
-                return json_answer({"ok": True, "details": _as_json(record)})
-            return see_other(f"{base}/{token_id}" if await self._sees(visitor, token_id) else base)
+                return json_answer({"ok": True, "details": _as_json(record, full=visitor.sees_all_of(record))})
+            return see_other(f"{base}/{token_id}")
+        if not _asks_only_for("rotate", values, "grace"):
+            raise Refused(400, "Send either revoke, or rotate with grace in seconds.")
         grace = values.get("grace", 0)
-        if isinstance(grace, str):
-            if not re.fullmatch(r"[0-9]{1,9}", grace):
-                raise Refused(400, "grace is a whole number of seconds.")
+        if not as_json:
+            if not re.fullmatch(r"[0-9]{1,9}", str(grace)):
+                raise Refused(400, "grace must be a whole number of seconds.")
             grace = int(grace)
         await self._look_up_own(visitor, token_id)
-        try:
-            issued = await self._store.rotate(token_id, owner=visitor.own, by=visitor.id, grace=grace)
-        except InvalidInput as error:
-            raise Refused(400, str(error)) from error
+        issued = await self._store.rotate(token_id, owner=visitor.own, by=visitor.id, grace=grace)
         if as_json:
             return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)})
         return await self._shown(request, base, issued, grace=int(grace), rotated=True)
@@ -279,6 +284,9 @@ class TokenPages:
         visitor = await self._visitor(request)
         token = await self._look_up_own(visitor, int(number))
         choices = await self._host.choices(request.scope, visitor.actor)
+        # What the token may do already is no news, be it offered here or not.
+        choices = choices.including(token.restrictions)
+        limit = self._longest_life(visitor)
         as_json = request.scope["path"].endswith(".json")
         if request.method != "POST":
             if as_json:
@@ -293,7 +301,7 @@ class TokenPages:
             form = read_json(
                 {"expires_after": None, **sent},
                 choices,
-                max_expires_after=self._limit if "expires_after" in sent else None,
+                max_expires_after=limit if "expires_after" in sent else None,
             )
             if form.errors:
                 raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
@@ -306,16 +314,19 @@ class TokenPages:
             form = read_form(
                 {**fields, "expire_type": ""} if keeps else fields,
                 choices,
-                max_expires_after=None if keeps else self._limit,
+                max_expires_after=None if keeps else limit,
             )
             form.typed = fields
-            changes = {"description": form.description, "restrictions": form.restrictions}
-            if not choices.any:
-                del changes["restrictions"]
+            changes = {"description": form.description}
+            # A form without that question is no wish to lift the limits.
+            if "limit" in fields or form.restrictions is not None:
+                changes["restrictions"] = form.restrictions
             if not keeps:
                 changes["expires_after"] = form.expires_after
         if not form.errors:
             try:
+                if "restrictions" in changes:
+                    _check_within(visitor, form.restrictions)
                 record = await self._store.edit(token.id, owner=visitor.own, by=visitor.id, **changes)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
@@ -330,14 +341,9 @@ class TokenPages:
         return await self._edit_page(request, base, token, choices, form, status=400)
 
     async def _revoke_all(self, request: Request, base: str, visitor: _Visitor, as_json: bool) -> Response:
-        values: Mapping[str, Any] = await (read_json_body(request) if as_json else read_form_body(request))
+        values = await _sent(request, as_json)
         owner = values.get("owner", visitor.id)
-        if (
-            not values.get("revoke_all")
-            or values.keys() - {"revoke_all", "owner"}
-            or not isinstance(owner, str)
-            or not owner
-        ):
+        if not _asks_only_for("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
             raise Refused(400, "Send revoke_all, with an owner if they are somebody else's.")
         if owner != visitor.id and not visitor.may_revoke_all:
             raise Refused(403, "You do not have permission to revoke other people's tokens.")
@@ -348,7 +354,8 @@ class TokenPages:
     async def _current(self, request: Request, base: str) -> Response:
         outcome = request.scope.get(OUTCOME_KEY)
         if not isinstance(outcome, Authenticated):
-            raise Refused(401, "Send a token with the request to learn about it.")
+            challenge = {"WWW-Authenticate": 'Bearer realm="api"'}
+            raise Refused(401, "Send a token with the request to learn about it.", headers=challenge)
         restrictions = outcome.restrictions
         return json_answer(
             {
@@ -377,19 +384,38 @@ class TokenPages:
         token = outcome if isinstance(outcome, Authenticated) else None
         if token is None and actor.get("token"):
             raise Refused(403, "A token cannot be used to look after tokens.")
-        if token is not None:
-            named = token.restrictions is not None and token.restrictions.allows(CREATE)
-            if not (self._tokens_may_manage and named and token.auth.token_id is not None):
-                raise Refused(403, "A token cannot be used to look after tokens.")
+        if token is not None and not await self._may_manage(token, actor_id):
+            raise Refused(403, "A token cannot be used to look after tokens.")
+        limits = token.restrictions if token is not None else _outer_limits(actor)
+        if limits is not None and not limits.allows(CREATE):
+            raise Refused(403, f"You are limited, and {CREATE} is not among what you may do.")
 
         async def may(action: str) -> bool:
-            return await self._host.allowed(scope, actor, action)
+            return (limits is None or limits.allows(action)) and await self._host.allowed(scope, actor, action)
 
         # A token looks after itself and its children, whatever its actor may do besides.
         beyond = token is None
         return _Visitor(
-            actor, actor_id, token, await may(CREATE), beyond and await may(VIEW_ALL), beyond and await may(REVOKE_ALL)
+            actor,
+            actor_id,
+            token,
+            limits,
+            await may(CREATE),
+            beyond and await may(VIEW_ALL),
+            beyond and await may(REVOKE_ALL),
         )
+
+    async def _may_manage(self, token: Authenticated, actor_id: str) -> bool:
+        token_id, limits = token.auth.token_id, token.restrictions
+        if not self._tokens_may_manage or token_id is None or limits is None or not limits.allows(CREATE):
+            return False
+        try:
+            record = await self._store.get(token_id, owner=Family(actor_id, token_id))
+        except TokenNotFound:
+            return False
+        # The old text of a rotated token ends sooner than the row, and a token of another store is another row:
+        # what they create within the row would reach further than they do.
+        return record.restrictions == limits and record.expires_at == token.auth.expires_at
 
     async def _look_up(self, visitor: _Visitor, token_id: int) -> tuple[TokenRecord, bool]:
         """The token and whether all of it may be seen, or only what is needed to revoke it."""
@@ -408,22 +434,32 @@ class TokenPages:
             raise Refused(403, "You do not have permission to create a token, and so none to change one.")
         if token_id == visitor.parent:
             raise Refused(403, "A token cannot change itself.")
+        try:
+            # Its new text would be theirs.
+            _check_within(visitor, token.restrictions)
+        except InvalidInput as error:
+            raise Refused(403, str(error)) from error
         return token
 
-    async def _sees(self, visitor: _Visitor, token_id: int) -> bool:
+    async def _revoke(self, visitor: _Visitor, token_id: int) -> TokenRecord:
         try:
-            await self._look_up(visitor, token_id)
+            return await self._store.revoke(token_id, owner=visitor.ends, by=visitor.id)
         except TokenNotFound:
-            return False
-        return True
+            if not visitor.may_view_all:
+                raise
+            await self._store.get(token_id, owner=ANY_OWNER)
+            raise Refused(403, "You do not have permission to revoke other people's tokens.") from None
+
+    def _longest_life(self, visitor: _Visitor) -> int | None:
+        """What this visitor may give to a token."""
+        until = None if visitor.token is None else visitor.token.auth.expires_at
+        if until is None:
+            return self._limit
+        left = max(1, int(until - self._store.clock()))
+        return left if self._limit is None else min(left, self._limit)
 
     async def _issue(self, visitor: _Visitor, form: TokenForm) -> IssuedToken:
-        outer = visitor.actor.get("_r")
-        if visitor.token is None and outer is not None:
-            # The actor is limited without a token, by a cookie for example: what it makes is limited as well.
-            limits = Restrictions.from_wire(outer)
-            if form.restrictions is None or not form.restrictions.is_subset(limits):
-                raise InvalidInput("You are limited yourself, and cannot create a token that may do more than you.")
+        _check_within(visitor, form.restrictions)
         return await self._store.issue(
             visitor.id,
             by=visitor.id,
@@ -487,14 +523,15 @@ class TokenPages:
     ) -> Response:
         events = await self._store.events(token.id, owner=visitor.sees) if full else ()
         if as_json:
-            details = _as_json(token) if full else {"id": token.id, "status": token.status, "actor_id": token.actor_id}
+            details = _as_json(token, full=full)
             happened = [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
             return json_answer({"ok": True, "details": details, "events": happened})
         own = token.actor_id == visitor.id
+        token = token if full else replace(token, description=None)
         return await self._page(
             request,
             base,
-            token.description or f"Token {token.id}" if full else f"Token {token.id}",
+            token.description or f"Token {token.id}",
             "detail.html",
             token=token,
             full=full,
@@ -514,14 +551,48 @@ class TokenPages:
 
     async def _refusal(self, request: Request, base: str, refused: Refused, as_json: bool) -> Response:
         if as_json:
-            return json_error(refused.status, refused.message, refused.errors)
+            answer = json_error(refused.status, refused.message, refused.errors)
+            answer.headers.update(refused.headers)
+            return answer
         title = {403: "Not permitted", 404: "Not found", 503: "Not available"}.get(refused.status, "That did not work")
         content = render("message.html", title=title, message=refused.message, base=base, back=refused.status != 403)
         text = await self._host.frame(request.scope, title, content, base)
-        return html(text, policy=self._host.content_security_policy, status=refused.status)
+        page = html(text, policy=self._host.content_security_policy, status=refused.status)
+        page.headers.update(refused.headers)
+        return page
 
 
-def _as_json(token: TokenRecord) -> dict[str, Any]:
+async def _sent(request: Request, as_json: bool) -> dict[str, Any]:
+    if as_json:
+        return await read_json_body(request)
+    fields = await read_form_body(request)
+    return {name: True if name in _ACTIONS and value else value for name, value in fields.items() if name != CSRF_FIELD}
+
+
+def _asks_only_for(action: str, values: Mapping[str, Any], *more: str) -> bool:
+    """Whether ``action`` is asked for, and nothing but ``more`` besides. In JSON ``"false"`` is no yes."""
+    return values.get(action) is True and not values.keys() - {action, *more}
+
+
+def _outer_limits(actor: Mapping[str, Any]) -> Restrictions | None:
+    """What an actor is limited to without a token, by a cookie for example. What cannot be read allows nothing."""
+    if actor.get("_r") is None:
+        return None
+    try:
+        return Restrictions.from_wire(actor["_r"])
+    except InvalidInput:
+        return Restrictions()
+
+
+def _check_within(visitor: _Visitor, restrictions: Restrictions | None) -> None:
+    limits = visitor.limits
+    if limits is not None and (restrictions is None or not restrictions.is_subset(limits)):
+        raise InvalidInput("You are limited yourself, and cannot have a token that may do more than you.")
+
+
+def _as_json(token: TokenRecord, *, full: bool = True) -> dict[str, Any]:
+    if not full:
+        return {"id": token.id, "status": token.status, "actor_id": token.actor_id}
     return {
         "id": token.id,
         "actor_id": token.actor_id,
@@ -553,7 +624,8 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
 def _next_query(query: Mapping[str, str], page: Page) -> str | None:
     if page.next_cursor is None:
         return None
-    return urlencode({**{k: v for k, v in query.items() if k != "next" and v}, "next": page.next_cursor})
+    kept = {name: query[name] for name in _FILTERS if query.get(name)}
+    return urlencode({**kept, "next": page.next_cursor})
 
 
 def _with_question(query: str) -> str:

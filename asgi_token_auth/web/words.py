@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from asgi_token_auth.restrictions import Restrictions, full_name
 
-_UNITS = ((31_557_600, "year"), (2_629_800, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+# From how many seconds on a distance is told in a unit: ninety days are not "2 months".
+_DISTANCES = ((2 * 31_557_600, 31_557_600, "year"), (100 * 86_400, 2_629_800, "month"), *((s, s, n) for s, n in _UNITS))
 
 
 def exact(timestamp: float | None) -> str | None:
@@ -25,17 +27,20 @@ def relative(timestamp: float, now: float) -> str:
     seconds = timestamp - now
     if abs(seconds) < 1:
         return "now"
-    span = duration(abs(seconds))
+    size, name = next((size, name) for start, size, name in _DISTANCES if abs(seconds) >= start)
+    span = _counted(round(abs(seconds) / size), name)
     return f"in {span}" if seconds > 0 else f"{span} ago"
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its largest whole unit: ``3 days``."""
-    for size, name in _UNITS:
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {name}" if count == 1 else f"{count:,} {name}s"
-    return "0 seconds"
+    """A length of time, exactly, in the largest unit that divides it: ``90 days``, ``36 hours``."""
+    whole = int(seconds)
+    size, name = next(((size, name) for size, name in _UNITS if whole and whole % size == 0), _UNITS[-1])
+    return _counted(whole // size, name)
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
 
 
 def describe(restrictions: Restrictions | None) -> list[tuple[str, list[str]]]:
