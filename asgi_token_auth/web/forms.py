@@ -10,7 +10,7 @@ from typing import Any, Final
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, is_text, permissions_text
 from asgi_token_auth.restrictions import Restrictions, full_name
-from asgi_token_auth.web.words import duration
+from asgi_token_auth.words import duration
 
 #: Seconds that a token lives unless something else is chosen.
 DEFAULT_EXPIRES_AFTER: Final = 90 * 86_400

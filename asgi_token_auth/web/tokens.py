@@ -32,7 +32,7 @@ from asgi_token_auth.web.http import (
     see_other,
 )
 from asgi_token_auth.web.templates import render
-from asgi_token_auth.web.words import exact
+from asgi_token_auth.words import exact, record_json
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -593,19 +593,7 @@ def _check_within(visitor: _Visitor, restrictions: Restrictions | None) -> None:
 def _as_json(token: TokenRecord, *, full: bool = True) -> dict[str, Any]:
     if not full:
         return {"id": token.id, "status": token.status, "actor_id": token.actor_id}
-    return {
-        "id": token.id,
-        "actor_id": token.actor_id,
-        "status": token.status,
-        "description": token.description,
-        "restrictions": None if token.restrictions is None else token.restrictions.to_wire(),
-        "created_at": exact(token.created_at),
-        "expires_at": exact(token.expires_at),
-        "last_used_at": exact(token.last_used_at),
-        "last_used_address": token.last_used_address,
-        "ended_at": exact(token.ended_at),
-        "parent_id": token.parent_id,
-    }
+    return record_json(token)
 
 
 def _known(choices: Choices) -> set[str]:

@@ -1,10 +1,12 @@
-"""Times and restrictions in words."""
+"""How tokens are told to people and to scripts: times and restrictions in words, records as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
+from asgi_token_auth.records import TokenRecord
 from asgi_token_auth.restrictions import Restrictions, full_name
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
@@ -48,6 +50,23 @@ def describe(restrictions: Restrictions | None) -> list[tuple[str, list[str]]]:
     if restrictions is None:
         return []
     return list(_groups(restrictions))
+
+
+def record_json(token: TokenRecord) -> dict[str, Any]:
+    """A record as JSON data, with times in UTC as ISO 8601."""
+    return {
+        "id": token.id,
+        "actor_id": token.actor_id,
+        "status": token.status,
+        "description": token.description,
+        "restrictions": None if token.restrictions is None else token.restrictions.to_wire(),
+        "created_at": exact(token.created_at),
+        "expires_at": exact(token.expires_at),
+        "last_used_at": exact(token.last_used_at),
+        "last_used_address": token.last_used_address,
+        "ended_at": exact(token.ended_at),
+        "parent_id": token.parent_id,
+    }
 
 
 def _groups(restrictions: Restrictions) -> Iterator[tuple[str, list[str]]]:
