@@ -20,17 +20,8 @@ async def migrate(database: Database, bookkeeping: str, migrations: Sequence[Mig
     Raises:
         StorageError: the database cannot be written, or was made by a newer release of this package.
     """
-    known = [name for name, _ in migrations]
-    if await _columns(database, bookkeeping):
-        rows = (await database.query(f"select name from {bookkeeping}", {})).rows
-        applied = {name for (name,) in rows}
-        if newer := sorted(applied - set(known)):
-            raise StorageError(
-                f"{database.name}: {bookkeeping} names changes that this release does not know ({', '.join(newer)}); "
-                "install the newer release of asgi-token-auth that made them."
-            )
-        if applied == set(known):
-            return []
+    if not await pending(database, bookkeeping, migrations):
+        return []
 
     def steps() -> Steps[list[str]]:
         yield f"create table if not exists {bookkeeping} (name text primary key, applied_timestamp integer)", {}
@@ -47,6 +38,24 @@ async def migrate(database: Database, bookkeeping: str, migrations: Sequence[Mig
         return ran
 
     return await database.transaction(steps())
+
+
+async def pending(database: Database, bookkeeping: str, migrations: Sequence[Migration]) -> list[str]:
+    """The names of what :func:`migrate` would apply. Writes nothing.
+
+    Raises:
+        StorageError: the database cannot be read, or was made by a newer release of this package.
+    """
+    known = [name for name, _ in migrations]
+    if not await _columns(database, bookkeeping):
+        return known
+    applied = {name for (name,) in (await database.query(f"select name from {bookkeeping}", {})).rows}
+    if newer := sorted(applied - set(known)):
+        raise StorageError(
+            f"{database.name}: {bookkeeping} names changes that this release does not know ({', '.join(newer)}); "
+            "install the newer release of asgi-token-auth that made them."
+        )
+    return [name for name in known if name not in applied]
 
 
 def add_missing_columns(database: Database, table: str, columns: dict[str, str]) -> Steps[None]:

@@ -7,14 +7,15 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
-from asgi_token_auth.errors import ConfigurationError, InvalidInput, TokenNotFound
-from asgi_token_auth.migrations import Migration, add_missing_columns, migrate
+from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.migrations import Migration, add_missing_columns, migrate, pending
 from asgi_token_auth.records import (
     KEEP,
     AnyOwner,
@@ -75,6 +76,42 @@ _HAS_STATUS: Final[dict[str, str]] = {
 
 # What an edit may change, as the record of events calls it.
 _IN_WORDS: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
+
+# The predecessor's columns as its first release had them, and all that make up a token, in one order for copying.
+_OLDEST: Final = (
+    "id",
+    "token_status",
+    "description",
+    "actor_id",
+    "permissions",
+    "created_timestamp",
+    "expires_after_seconds",
+)
+_COPIED: Final = (
+    *_OLDEST,
+    "ended_timestamp",
+    "secret_version",
+    "token_digest",
+    "previous_digest",
+    "previous_until",
+    "parent_id",
+    # Last, because a token that was used since is still the same.
+    "last_used_timestamp",
+    "last_used_address",
+)
+_USE_COLUMNS: Final = 2
+#: Seconds that reading another store's table may take.
+_COPY_PATIENCE: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedToken:
+    """What became of one token of another store. ``imported`` is false where it was here already."""
+
+    id: int
+    actor_id: str
+    status: Status
+    imported: bool
 
 
 class TokenStore:
@@ -148,11 +185,21 @@ class TokenStore:
             if not self._ready:
                 try:
                     await self.database.open()
-                    await migrate(self.database, f"{self.table}_migrations", self._migrations(), int(self.clock()))
+                    await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
                 except BaseException:
                     await self.database.close()
                     raise
                 self._ready = True
+
+    async def state(self) -> Literal["ready", "outdated", "absent"]:
+        """Whether the tables are there, and as this release needs them. Opens and writes nothing.
+
+        Raises:
+            StorageError: the database cannot be read, or a newer release has migrated it.
+        """
+        if not (await self.database.query(self.database.dialect.table_columns, {"table": self.table})).rows:
+            return "absent"
+        return "outdated" if await pending(self.database, self._bookkeeping, self._migrations()) else "ready"
 
     async def close(self) -> None:
         """Write what is known of last uses; the last user closes the database."""
@@ -399,6 +446,32 @@ class TokenStore:
         await self.ensure_ready()
         return await self.database.transaction(self._prune(int(min(ended_before, self.clock())), dry_run))
 
+    async def import_tokens(self, source: Database, *, dry_run: bool = False) -> Sequence[ImportedToken]:
+        """Copy every token of another database, of this package or of datasette-auth-tokens, with its events.
+
+        Ids stay the same, because the text of a token names its id; so each keeps working where the secret is the
+        same. What is here already and equal, whenever it was last used, is left alone.
+
+        Args:
+            source: is only read. Its table has the name of this store's.
+            dry_run: write nothing, here neither, and say what would be done.
+
+        Raises:
+            InvalidInput: an id belongs to another token here, or its token has changed on one side. Nothing was
+                imported.
+            StorageError: one of the databases failed, or the source has no tokens or those of a newer release.
+                Nothing was imported.
+        """
+        await pending(source, self._bookkeeping, self._migrations())
+        rows = await self._copy_of(source)
+        if rows is None:
+            raise StorageError(f"{source.name} has no table {self.table} of tokens; check which file it is.")
+        if dry_run:
+            return self._imported(rows, self._to_import(rows, await self._copy_of(self.database) or []))
+        events = await self._events_of(source)
+        await self.ensure_ready()
+        return self._imported(rows, await self.database.transaction(self._import(rows, events)))
+
     async def events(self, token_id: int, *, owner: Owner) -> Sequence[StoredEvent]:
         """What happened to a token, oldest first.
 
@@ -415,6 +488,24 @@ class TokenStore:
             StoredEvent(as_integer(at), as_text(name) or "", as_text(by), as_text(details))
             for at, name, by, details in result.rows
         ]
+
+    async def _copy_of(self, database: Database) -> Sequence[Row] | None:
+        found = await database.query(database.dialect.table_columns, {"table": self.table})
+        columns = {name for (name,) in found.rows}
+        if not columns >= set(_OLDEST):
+            return None
+        # One statement, so that all rows are of one moment.
+        wanted = ", ".join(name if name in columns else f"null as {name}" for name in _COPIED)
+        result = await database.query(f"select {wanted} from {self.table} order by id", {}, timeout=_COPY_PATIENCE)
+        # 'L' was the first releases' word for active.
+        return [(row[0], "A" if row[1] == "L" else row[1], *row[2:]) for row in result.rows]
+
+    async def _events_of(self, database: Database) -> Sequence[Row]:
+        table = f"{self.table}_events"
+        if not (await database.query(database.dialect.table_columns, {"table": table})).rows:
+            return []
+        sql = f"select token_id, event, by_actor_id, at_timestamp, details from {table} order by id"
+        return (await database.query(sql, {}, timeout=_COPY_PATIENCE)).rows
 
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
@@ -567,6 +658,53 @@ class TokenStore:
         count: int = rows[0][0]
         return count
 
+    def _import(self, rows: Sequence[Row], events: Sequence[Row]) -> Steps[set[int]]:
+        here: Sequence[Row] = []
+        if rows:
+            here = yield (
+                f"select {', '.join(_COPIED)} from {self.table} where id between :first and :last",
+                {"first": rows[0][0], "last": rows[-1][0]},
+            )
+        new = self._to_import(rows, here)
+        values = ", ".join(f":{name}" for name in _COPIED)
+        for row in rows:
+            if row[0] in new:
+                yield (
+                    f"insert into {self.table} ({', '.join(_COPIED)}) values ({values})",
+                    dict(zip(_COPIED, row, strict=True)),
+                )
+        for token_id, event, by, at, details in events:
+            if token_id in new:
+                yield self._event(token_id, event, by, at, details)
+        return new
+
+    def _to_import(self, rows: Sequence[Row], here: Sequence[Row]) -> set[int]:
+        """The ids of those of ``rows`` that are not here yet."""
+        present: Mapping[object, Row] = {row[0]: row for row in here}
+        taken = [
+            str(row[0]) for row in rows if row[0] in present and row[:-_USE_COLUMNS] != present[row[0]][:-_USE_COLUMNS]
+        ]
+        if taken:
+            listed = ", ".join(taken[:10]) + (", ..." if len(taken) > 10 else "")
+            raise InvalidInput(
+                f"Of these tokens {len(taken):,} cannot keep their ids, which their texts name: {listed}. Other "
+                "tokens, or other states of them, have those ids here. Nothing was imported."
+            )
+        return {row[0] for row in rows if row[0] not in present}
+
+    def _imported(self, rows: Sequence[Row], new: set[int]) -> Sequence[ImportedToken]:
+        place = [_COPIED.index(name) for name in _DECIDING.split(", ")]
+        now = self.clock()
+        return [
+            ImportedToken(
+                row[0],
+                row[3] if isinstance(row[3], str) else "",
+                StoredToken(*(row[index] for index in place)).status(now),
+                row[0] in new,
+            )
+            for row in rows
+        ]
+
     def _active(self, token_id: int, owner: Owner, now: int) -> Steps[StoredToken]:
         where, parameters = self._owned(owner)
         rows = yield (
@@ -669,6 +807,10 @@ class TokenStore:
             parent_id=as_integer(parent),
             previous_until=as_integer(stored.previous_until),
         )
+
+    @property
+    def _bookkeeping(self) -> str:
+        return f"{self.table}_migrations"
 
     def _migrations(self) -> Sequence[Migration]:
         def predecessor() -> Steps[None]:

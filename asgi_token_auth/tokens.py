@@ -128,6 +128,11 @@ class TokenSigner:
         return None
 
 
+def datasette_signer(secrets: SigningSecrets) -> TokenSigner:
+    """What signs and reads the part of a ``dstok_`` token after its prefix, as ``Datasette.sign(value, "token")``."""
+    return TokenSigner(secrets, salt="token", digest=hashlib.sha1)
+
+
 def read_payload(data: bytes) -> Any:
     """The value inside the signed part of a token.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -11,7 +10,7 @@ from typing import Any, Final
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
-from asgi_token_auth.tokens import SIGNED_PREFIX, SecretInput, SigningSecrets, TokenSigner, read_payload
+from asgi_token_auth.tokens import SIGNED_PREFIX, SecretInput, SigningSecrets, datasette_signer, read_payload
 
 #: Seconds that another machine's clock may be ahead.
 CLOCK_SKEW: Final = 60
@@ -39,8 +38,7 @@ class SignedTokens:
     ) -> None:
         if max_ttl is not None and (type(max_ttl) is not int or max_ttl < 1):
             raise ConfigurationError("max_ttl must be a whole number of seconds, 1 or more.")
-        # Salt and digest are those of Datasette.sign(value, "token").
-        self._signer = TokenSigner(SigningSecrets.of(secret), salt="token", digest=hashlib.sha1)
+        self._signer = datasette_signer(SigningSecrets.of(secret))
         self._max_ttl = max_ttl
         self._clock = clock
 
