@@ -127,7 +127,7 @@ class Instance:
         if self.datasette.cors:
             add_cors_headers(cors)
         return TokenAuthMiddleware(
-            _AfterStartup(self, app),
+            app,
             sources=self.build(),
             parameter=configuration.param,
             unknown=configuration.unknown,
@@ -270,6 +270,7 @@ class InsideDatasette:
             # Startup comes before anything is built, because plugins attach databases in it.
             await run_lifespan(partial(self._build_and_serve, instance), [_Startup(instance)], scope, receive, send)
         else:
+            # 0.65 would let the second request through while the first one starts it.
             await instance.ensure_started()
             await self._build_and_serve(instance, scope, receive, send)
 
@@ -277,19 +278,6 @@ class InsideDatasette:
         middleware = instance.middleware(self._app)
         self._built = (instance, middleware)
         await middleware(scope, receive, send)
-
-
-class _AfterStartup:
-    """Holds requests back until Datasette has started: 0.65 lets the second one through while the first starts it."""
-
-    def __init__(self, instance: Instance, app: ASGIApp) -> None:
-        self._instance = instance
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._instance.ensure_started()
-        await self._app(scope, receive, send)
 
 
 class _Startup:
