@@ -1,0 +1,91 @@
+"""Two sites with the pages of managed tokens, alike to the tests: any app, and the installed Datasette."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from asgi import App
+from sites import IS_1_0, SECRET, TABLE, cookie, demo_files, full_block, make, serving
+
+from asgi_token_auth import TokenStore, from_config
+from asgi_token_auth.databases.sqlite import SQLite
+
+PATH = "/-/api/tokens"
+
+#: Who may do what, on both sites.
+PERMISSIONS: dict[str, Any] = {
+    "auth-tokens-create": {"id": ["ann", "bob", "viewer", "revoker", "both"]},
+    "auth-tokens-view-all": {"id": ["viewer", "both"]},
+    "auth-tokens-revoke-all": {"id": ["revoker", "both"]},
+}
+SCOPES = {"items:read": "Read items", "items:write": ""}
+
+KINDS = ["any app", "Datasette"]
+
+
+@dataclass
+class Site:
+    """A running site, and its store as another process would open it."""
+
+    client: httpx.AsyncClient
+    store: TokenStore
+    file: Path
+    #: Headers of a request by an actor who came without a token.
+    as_: Callable[[Mapping[str, Any]], dict[str, str]]
+    #: An action that tokens can be restricted to here.
+    action: str
+
+    def user(self, actor_id: str) -> dict[str, str]:
+        return self.as_({"id": actor_id})
+
+    def rows(self) -> list[Any]:
+        """All that is stored, but for what use writes."""
+        with closing(sqlite3.connect(self.file)) as connection:
+            columns = "id, token_status, description, actor_id, permissions, ended_timestamp, expires_after_seconds"
+            return [
+                connection.execute(f"select {columns}, token_digest, previous_digest from {TABLE}").fetchall(),
+                connection.execute(f"select * from {TABLE}_events").fetchall(),
+            ]
+
+    def run_sql(self, sql: str, *parameters: object) -> list[Any]:
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+
+async def signed_in(scope: Any) -> Any:
+    """The app's own way to say who is asking, as a header; only a test may do so."""
+    return next((json.loads(value) for name, value in scope["headers"] if name == b"x-user"), None)
+
+
+def _by_header(actor: Mapping[str, Any]) -> dict[str, str]:
+    return {"x-user": json.dumps(actor)}
+
+
+@asynccontextmanager
+async def running(kind: str, folder: Path, **more: Any) -> AsyncIterator[Site]:
+    """One of :data:`KINDS`. ``more`` goes into the configuration block."""
+    files = demo_files(folder)
+    if kind == "any app":
+        block = {"manage_tokens": True, "permissions": PERMISSIONS, "scopes": SCOPES, **more}
+        app: Any = from_config(App(), block, databases={"tokens": files[1]}, secret=SECRET, signed_in=signed_in)
+        as_ = _by_header
+    else:
+        if IS_1_0:
+            datasette = make(files, full_block(**more), config={"permissions": PERMISSIONS})
+        else:
+            datasette = make(files, full_block(permissions=PERMISSIONS, **more))
+        app = datasette.app()
+
+        def as_(actor: Mapping[str, Any]) -> dict[str, str]:
+            return cookie(datasette, actor)
+
+    action = "items:read" if kind == "any app" else "view-table"
+    async with serving(app) as client, TokenStore(SQLite(files[1], journal_mode=None), secret=SECRET) as store:
+        yield Site(client, store, files[1], as_, action)
