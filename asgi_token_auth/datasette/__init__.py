@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Generator, Mapping
+from itertools import product
 from typing import Any, Final
 
 from datasette import hookimpl
@@ -148,28 +149,25 @@ def register_token_handler(datasette: Any) -> Any:
 def permission_resources_sql(datasette: Any, action: str) -> Any:
     """Datasette 1.0: nobody reaches the token tables through table pages or by writing SQL."""
     instance = configured(datasette)
-    if instance is None or instance.protected_database is None:
+    if instance is None or (action != "execute-write-sql" and action not in _TABLE_ACTIONS):
         return None
-    if action == "execute-write-sql":
-        children: tuple[str | None, ...] = (None,)
-    elif action in _TABLE_ACTIONS:
-        children = instance.protected_tables
-    else:
+    children: tuple[str | None, ...] = (None,) if action == "execute-write-sql" else instance.protected_tables
+    # Names of their own, because all plugins' parameters meet in one query.
+    parameters: dict[str, Any] = {
+        "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages"
+    }
+    rows = []
+    for number, (database, child) in enumerate(product(instance.protected_databases, children)):
+        parameters[f"asgi_token_auth_parent_{number}"] = database
+        parameters[f"asgi_token_auth_child_{number}"] = child
+        rows.append(
+            f"select :asgi_token_auth_parent_{number} as parent, :asgi_token_auth_child_{number} as child, "
+            "0 as allow, :asgi_token_auth_reason as reason"
+        )
+    if not rows:
         return None
     from datasette.permissions import PermissionSQL
 
-    # Names of their own, because all plugins' parameters meet in one query.
-    parameters: dict[str, Any] = {
-        "asgi_token_auth_database": instance.protected_database,
-        "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages",
-    }
-    rows = []
-    for number, child in enumerate(children):
-        parameters[f"asgi_token_auth_{number}"] = child
-        rows.append(
-            f"select :asgi_token_auth_database as parent, :asgi_token_auth_{number} as child, 0 as allow, "
-            ":asgi_token_auth_reason as reason"
-        )
     return PermissionSQL(sql=" union all ".join(rows), params=parameters)
 
 
@@ -182,9 +180,7 @@ def permission_allowed(datasette: Any, actor: Any, action: str, resource: Any) -
         return None
     if action not in _TABLE_ACTIONS:
         return pages.decide(instance.configuration.permissions, actor, action)
-    if instance.protected_database is None:
-        return None
-    if not isinstance(resource, tuple) or len(resource) != 2 or resource[0] != instance.protected_database:
+    if not isinstance(resource, tuple) or len(resource) != 2 or resource[0] not in instance.protected_databases:
         return None
     return False if str(resource[1]).lower() in instance.protected_tables else None
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from datasette.utils import add_cors_headers
@@ -84,12 +85,20 @@ class Instance:
         self._secrets = self._signing_secrets()
 
     @property
-    def protected_database(self) -> str | None:
-        """The attached database that holds the token tables, unless they are exposed on purpose."""
+    def protected_databases(self) -> list[str]:
+        """The names under which the token tables can be reached, unless they are exposed on purpose."""
         configuration = self.configuration
-        if configuration.manage_tokens and not configuration.expose_token_tables:
-            return configuration.manage_tokens_database
-        return None
+        if not configuration.manage_tokens or configuration.expose_token_tables:
+            return []
+        name = configuration.manage_tokens_database
+        databases = self.datasette.databases
+        kept = self.datasette.get_internal_database() if name is None else databases.get(name)
+        # One file may be attached under several names, the internal one included.
+        return [
+            known
+            for known, database in databases.items()
+            if database is kept or (kept is not None and kept.path is not None and _same_file(database.path, kept.path))
+        ]
 
     @property
     def protected_tables(self) -> tuple[str, ...]:
@@ -179,14 +188,14 @@ class Instance:
             if isinstance(source, Resource):
                 await source.open()
                 await source.close()
-        database = self.protected_database
-        if database is not None and await self._may_run_sql(database):
-            logger.warning(
-                "the database %s holds the tokens, and people may run SQL on it: they would read descriptions, actors "
-                "and digests, which open nothing. Set allow_sql for that database, or keep the tokens in one of their "
-                "own that nobody may query",
-                database,
-            )
+        for database in self.protected_databases:
+            if await self._may_run_sql(database):
+                logger.warning(
+                    "the database %s holds the tokens, and people may run SQL on it: they would read descriptions, "
+                    "actors and digests, which open nothing. Set allow_sql for that database, or keep the tokens in "
+                    "one of their own that nobody may query",
+                    database,
+                )
 
     async def _may_run_sql(self, database: str) -> bool:
         for actor in (None, {"id": "asgi-token-auth-start"}):
@@ -291,6 +300,13 @@ class _Startup:
 
     async def close(self) -> None:
         """Nothing: Datasette closes itself."""
+
+
+def _same_file(one: str | None, other: str) -> bool:
+    try:
+        return one is not None and Path(one).samefile(other)
+    except OSError:
+        return False
 
 
 def _forbid_restricted(outcome: Authenticated) -> str | None:

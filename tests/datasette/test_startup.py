@@ -22,6 +22,7 @@ from sites import (
     full_block,
     issue,
     make,
+    needs_0_65,
     needs_1_0,
     registered,
     serving,
@@ -206,9 +207,8 @@ async def test_startup_may_run_in_another_event_loop_than_the_requests(tmp_path:
         assert (await who(client, SENSOR))["id"] == "sensor-1"
 
 
+@needs_0_65  # 1.0 closes its databases for good when the server ends.
 async def test_a_second_lifespan_of_the_same_app_works_where_datasette_allows_it(tmp_path: Path) -> None:
-    if IS_1_0:
-        pytest.skip("Datasette 1.0 closes its databases for good when the server ends")
     datasette = make(demo_files(tmp_path))
     app = wrap_datasette(datasette, full_block())
     for _ in range(2):

@@ -21,6 +21,7 @@ from sites import (
     make,
     needs_1_0,
     registered,
+    serving,
     wrapped,
 )
 
@@ -231,3 +232,16 @@ def demo_files_in(folder: Path, tryfirst: bool) -> list[Path]:
     inner = folder / f"tryfirst-{tryfirst}"
     inner.mkdir()
     return demo_files(inner)
+
+
+async def test_the_same_file_under_another_name_is_protected_too(tmp_path: Path) -> None:
+    files = demo_files(tmp_path)
+    tokens = next(file for file in files if file.stem == "tokens")
+    other = tmp_path / "other.db"
+    other.symlink_to(tokens)
+    datasette = make([*files, other], full_block())
+    async with serving(datasette.app()) as client:
+        await issue(datasette)
+        for name in ("tokens", "other"):
+            answer = await client.get(f"/{name}/{TABLE}.json", headers=cookie(datasette, {"id": "root"}))
+            assert answer.status_code == 403, name
