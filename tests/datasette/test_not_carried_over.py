@@ -258,7 +258,7 @@ async def test_d23_a_table_page_reached_with_a_token_in_its_url_holds_no_token(t
         assert "_auth_token" not in repr(followed.headers)
 
 
-async def test_d24_a_request_waits_for_no_writer_and_a_read_only_file_starts(tmp_path: Path) -> None:
+async def test_d24_a_request_waits_for_no_writer(tmp_path: Path) -> None:
     files = demo_files(tmp_path)
     datasette = make(files)
     async with wrapped(datasette, full_block()) as client:
