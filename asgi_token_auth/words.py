@@ -66,6 +66,7 @@ def record_json(token: TokenRecord) -> dict[str, Any]:
         "last_used_address": token.last_used_address,
         "ended_at": exact(token.ended_at),
         "parent_id": token.parent_id,
+        "previous_until": exact(token.previous_until),
     }
 
 

@@ -252,12 +252,12 @@ def _restrictions(values: Mapping[str, str], choices: Choices, errors: dict[str,
 def _tick(wire: dict[str, Any], name: str) -> None:
     kind, _, rest = name.partition(":")
     # Names are encoded and hold no colon; those of actions may.
-    match rest.split(":", {"all": 0, "database": 1, "resource": 2}[kind]):
-        case [action] if action:
+    match kind, rest.split(":", {"all": 0, "database": 1, "resource": 2}[kind]):
+        case "all", [action] if action:
             wire["a"].append(action)
-        case [database, action] if action:
+        case "database", [database, action] if action:
             wire["d"].setdefault(untilde(database), []).append(action)
-        case [database, resource, action] if action:
+        case "resource", [database, resource, action] if action:
             wire["r"].setdefault(untilde(database), {}).setdefault(untilde(resource), []).append(action)
         case _:
             raise ValueError("not the name of a checkbox")

@@ -1,0 +1,125 @@
+"""Requests that another site makes a browser send: the table of Go's CrossOriginProtection, and all our routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_sites import KINDS, PATH, running
+
+from asgi_token_auth.web.cross_origin import cross_origin_reason
+
+HOST = {"host": "example.com"}
+
+#: Of csrf_test.go: method, headers, whether it is let through.
+TABLE: dict[str, tuple[str, dict[str, str], bool]] = {
+    "same-origin allowed": ("POST", {"sec-fetch-site": "same-origin"}, True),
+    "none allowed": ("POST", {"sec-fetch-site": "none"}, True),
+    "cross-site blocked": ("POST", {"sec-fetch-site": "cross-site"}, False),
+    "same-site blocked": ("POST", {"sec-fetch-site": "same-site"}, False),
+    "no header with no origin": ("POST", {}, True),
+    "no header with matching origin": ("POST", {"origin": "https://example.com"}, True),
+    "no header with mismatched origin": ("POST", {"origin": "https://attacker.example"}, False),
+    "no header with null origin": ("POST", {"origin": "null"}, False),
+    "GET allowed": ("GET", {"sec-fetch-site": "cross-site"}, True),
+    "HEAD allowed": ("HEAD", {"sec-fetch-site": "cross-site"}, True),
+    "OPTIONS allowed": ("OPTIONS", {"sec-fetch-site": "cross-site"}, True),
+    "PUT cross-site blocked": ("PUT", {"sec-fetch-site": "cross-site"}, False),
+    "DELETE cross-site blocked": ("DELETE", {"sec-fetch-site": "cross-site"}, False),
+    "PATCH cross-site blocked": ("PATCH", {"sec-fetch-site": "cross-site"}, False),
+    "an unknown method is not safe": ("get", {"sec-fetch-site": "cross-site"}, False),
+    "garbage blocked": ("POST", {"sec-fetch-site": "garbage"}, False),
+    "another case blocked": ("POST", {"sec-fetch-site": "Same-Origin"}, False),
+    "garbage blocked whatever the origin": ("POST", {"sec-fetch-site": "x", "origin": "https://example.com"}, False),
+    "cross-site with matching origin": (
+        "POST",
+        {"sec-fetch-site": "cross-site", "origin": "https://example.com"},
+        False,
+    ),
+    "same-origin with mismatched origin": ("POST", {"sec-fetch-site": "same-origin", "origin": "https://x.net"}, True),
+    "empty header, matching origin": ("POST", {"sec-fetch-site": "", "origin": "https://example.com"}, True),
+    "empty header, mismatched origin": ("POST", {"sec-fetch-site": "", "origin": "https://x.net"}, False),
+    "empty headers": ("POST", {"sec-fetch-site": "", "origin": ""}, True),
+    "http origin behind a proxy": ("POST", {"origin": "http://example.com"}, True),
+    "another port": ("POST", {"origin": "https://example.com:8443"}, False),
+    "a port of the host": ("POST", {"origin": "https://example.com:8443", "host": "example.com:8443"}, True),
+    "a missing port": ("POST", {"origin": "https://example.com", "host": "example.com:8443"}, False),
+    "a subdomain": ("POST", {"origin": "https://sub.example.com"}, False),
+    "a longer name": ("POST", {"origin": "https://example.com.attacker.net"}, False),
+    "a user in front": ("POST", {"origin": "https://example.com@attacker.net"}, False),
+    "the host as a user": ("POST", {"origin": "https://attacker.net/example.com"}, False),
+    "no scheme": ("POST", {"origin": "example.com"}, False),
+    "no host": ("POST", {"origin": "https://"}, False),
+    "no host anywhere": ("POST", {"origin": "https://", "host": ""}, False),
+    "an invalid address": ("POST", {"origin": "https://[::1"}, False),
+    "an IPv6 host": ("POST", {"origin": "http://[::1]:8001", "host": "[::1]:8001"}, True),
+    "a blank": ("POST", {"origin": " "}, False),
+    "two origins": ("POST", {"origin": "https://example.com https://attacker.net"}, False),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_go_table(name: str) -> None:
+    method, headers, passes = TABLE[name]
+    reason = cross_origin_reason(method, {**HOST, **headers})
+    assert (reason is None) is passes
+    assert reason is None or reason.endswith(".")
+
+
+def test_a_request_without_a_host_has_no_origin_of_its_own() -> None:
+    assert cross_origin_reason("POST", {"origin": "https://example.com"}) is not None
+
+
+BODIES = [
+    ("/create", "description=x&expire_type=days&expire_duration=1", "application/x-www-form-urlencoded"),
+    ("/create.json", "{}", "application/json"),
+    ("/1", "revoke=1", "application/x-www-form-urlencoded"),
+    ("/1.json", '{"revoke": true}', "application/json"),
+    ("/1/edit", "description=x&expire_type=keep", "application/x-www-form-urlencoded"),
+    ("/1/edit.json", '{"description": "x"}', "application/json"),
+    ("", "revoke_all=1", "application/x-www-form-urlencoded"),
+    (".json", '{"revoke_all": true}', "application/json"),
+]
+
+ON_ROUTES: list[tuple[dict[str, str], bool]] = [
+    ({}, True),
+    ({"sec-fetch-site": "same-origin"}, True),
+    ({"sec-fetch-site": "none"}, True),
+    ({"origin": "http://localhost"}, True),
+    ({"sec-fetch-site": "same-site"}, False),
+    ({"sec-fetch-site": "cross-site"}, False),
+    ({"sec-fetch-site": "garbage"}, False),
+    ({"origin": "http://localhost:81"}, False),
+    ({"origin": "https://attacker.net"}, False),
+    ({"origin": "null"}, False),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_another_site_changes_nothing_on_any_route(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        for headers, passes in ON_ROUTES:
+            for path, body, content_type in BODIES:
+                site.run_sql(f"update {site.store.table} set token_status = 'A', ended_timestamp = null")
+                if not site.rows()[0]:
+                    await site.store.issue("ann")
+                before = site.rows()
+                sent = {**site.user("ann"), "content-type": content_type, **headers}
+                answer = await site.client.post(PATH + path, headers=sent, content=body)
+                if passes:
+                    assert answer.status_code < 400, (path, headers, answer.text)
+                else:
+                    assert answer.status_code == 403, (path, headers)
+                    assert site.rows() == before
+                    assert "location" not in answer.headers
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_following_a_link_from_another_site_is_no_crime(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        headers: dict[str, Any] = {**site.user("ann"), "sec-fetch-site": "cross-site", "origin": "https://x.net"}
+        for method in ("GET", "HEAD"):
+            assert (await site.client.request(method, PATH, headers=headers)).status_code == 200
