@@ -1,0 +1,264 @@
+"""``check``: whether a configuration would work, before a server is started with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from asgi_token_auth.cli.inputs import existing, is_world_readable, json_option, only_looking
+from asgi_token_auth.cli.output import plain, say_json
+from asgi_token_auth.cli.records import all_of
+from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
+from asgi_token_auth.errors import ConfigurationError, TokenAuthError
+from asgi_token_auth.records import ANY_OWNER
+from asgi_token_auth.sources.sql import SQLTokens
+from asgi_token_auth.store import MAX_LIMIT
+from asgi_token_auth.tokens import MIN_SECRET_LENGTH, SigningSecrets
+from asgi_token_auth.words import exact
+
+#: Fewer different characters than this, and a secret is a pattern, however long.
+_LEAST_VARIETY: Final = 8
+_MOST_LISTED: Final = 20
+
+
+class _Report:
+    """What was found. Problems make the command fail, notes do not."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Errors and logged warnings become problems."""
+        report = self
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                report.problems.append(record.getMessage())
+
+        handler, logger = Handler(logging.WARNING), logging.getLogger("asgi_token_auth")
+        logger.addHandler(handler)
+        try:
+            yield
+        except TokenAuthError as error:
+            self.problems.append(str(error))
+        finally:
+            logger.removeHandler(handler)
+
+
+class _NamedPath(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "name=path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, path = str(value).partition("=")
+        if not (name and equals and path):
+            self.fail(f"{value!r} must be a name and a path, for example tokens=tokens.db.", param, ctx)
+        return name, path
+
+
+@click.command()
+@click.argument("config", type=click.Path(dir_okay=False))
+@click.option(
+    "--database",
+    "databases",
+    type=_NamedPath(),
+    metavar="NAME=PATH",
+    multiple=True,
+    help="A database that the configuration names. May be given several times.",
+)
+@click.option(
+    "--expiring-within",
+    type=click.IntRange(0, 36_500),
+    default=7,
+    show_default=True,
+    metavar="DAYS",
+    help="Report tokens that expire so soon; 0: none.",
+)
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context, config: str, databases: tuple[tuple[str, str], ...], expiring_within: int, as_json: bool
+) -> None:
+    """Check the configuration block in CONFIG, a .json or .toml file, without starting anything.
+
+    Datasette's own configuration file does as well. The environment should be the server's. The databases are only
+    read. Also reported: tokens that expire soon, weak secrets, and secrets in files that every user may read. Exits
+    with 1 if anything is wrong.
+    """
+    report = _Report()
+    named = dict(databases)
+    with report.noting():
+        block, in_datasette = _read(Path(config))
+        _check_files(block, Path(config), report)
+        configuration = _check_block(block, named, report, in_datasette=in_datasette)
+        _check_secrets(configuration, report)
+        _check_databases(configuration, named, expiring_within, report)
+    if as_json:
+        say_json({"ok": not report.problems, "problems": report.problems, "notes": report.notes})
+    else:
+        for problem in report.problems:
+            click.echo(plain(f"Problem: {problem}"))
+        for remark in report.notes:
+            click.echo(plain(f"Note: {remark}"))
+        if not report.problems:
+            click.echo("No problems found.")
+    ctx.exit(1 if report.problems else 0)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    """The app that is wrapped; nobody asks it."""
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """The block, and whether it stands in a configuration of Datasette."""
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            from asgi_token_auth.datasette.installed import read_file as read_datasette_file
+        except ImportError as error:
+            raise ConfigurationError(f"{path}: YAML can be read only where Datasette is installed.") from error
+        content = read_datasette_file(path)
+    else:
+        content = read_file(path)
+    plugins = content.get("plugins") if isinstance(content, Mapping) else None
+    if not isinstance(plugins, Mapping):
+        return content, False
+    for section in ("asgi-token-auth", "datasette-auth-tokens"):
+        if section in plugins:
+            return plugins[section], True
+    raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
+
+
+def _check_block(
+    block: Mapping[str, Any], databases: dict[str, str], report: _Report, *, in_datasette: bool
+) -> Configuration:
+    if not in_datasette:
+        from_config(_nothing, block, databases=databases)
+        return read_configuration(block)
+    try:
+        from asgi_token_auth.datasette.configuration import read_block
+    except ImportError:
+        report.notes.append("Datasette is not installed here, so what it alone refuses was not checked.")
+        return read_configuration(block)
+    return read_block(block)
+
+
+def _check_files(block: Mapping[str, Any], path: Path, report: _Report) -> None:
+    files: list[Path] = []
+    literal = _secrets_in(block, files)
+    if literal and is_world_readable(path):
+        report.problems.append(f"{path} holds secrets, and every user of this machine may read it: chmod o-r {path}.")
+    report.problems.extend(
+        f"{file} is a secret's file, and every user of this machine may read it: chmod o-r {file}."
+        for file in files
+        if is_world_readable(file)
+    )
+
+
+def _secrets_in(block: Mapping[str, Any], files: list[Path]) -> bool:
+    """Whether secrets stand in the block itself; the files that hold others are added to ``files``."""
+    secrets = block.get("secrets")
+    entries = block.get("tokens")
+    places = [block.get("secret")]
+    places += (
+        [entry.get("token") for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+    )
+    places += [secrets.get("encryption_key"), secrets.get("encryption-key")] if isinstance(secrets, Mapping) else []
+    literal = False
+    while places:
+        value = places.pop()
+        if isinstance(value, list):
+            places += value
+        elif isinstance(value, str):
+            literal = True
+        elif isinstance(value, Mapping) and isinstance(value.get("$file"), str):
+            files.append(Path(value["$file"]))
+    return literal
+
+
+def _check_secrets(configuration: Configuration, report: _Report) -> None:
+    values: list[str] = []
+    if configuration.secret is not None:
+        values += SigningSecrets.of(configuration.secret).reveal()
+    elif os.environ.get("DATASETTE_SECRET"):
+        values.append(os.environ["DATASETTE_SECRET"])
+    if any(len(set(value)) < _LEAST_VARIETY for value in values):
+        report.problems.append(
+            "secret: is a pattern of few different characters; make one with asgi-token-auth generate-secret."
+        )
+    for token, actor in configuration.tokens.items():
+        # A short one has been reported already.
+        if len(token) >= MIN_SECRET_LENGTH and len(set(token)) < _LEAST_VARIETY:
+            report.problems.append(f"tokens: the one of actor {actor.get('id')!r} is a pattern of few characters.")
+
+
+def _check_databases(
+    configuration: Configuration, databases: dict[str, str], expiring_within: int, report: _Report
+) -> None:
+    missing = [name for name, path in databases.items() if not Path(path).exists()]
+    for name in missing:
+        report.notes.append(f"The file of database {name} is missing; a server would make it for managed tokens.")
+    if configuration.manage_tokens:
+        path = _path(configuration.manage_tokens_database, databases)
+        if path is None:
+            report.notes.append("The database of managed tokens was not checked; give --database NAME=PATH.")
+        elif Path(path).exists():
+            if not os.access(path, os.W_OK) or not os.access(Path(path).absolute().parent, os.W_OK):
+                report.problems.append(f"{path} cannot be written by this user: tokens could not be issued or revoked.")
+            with report.noting():
+                asyncio.run(_check_tokens(path, expiring_within, report))
+    if configuration.query_sql is not None:
+        path = _path(configuration.query_database, databases)
+        if path is None:
+            report.notes.append("The query was not tried; give --database NAME=PATH.")
+        else:
+            with report.noting():
+                asyncio.run(_check_query(SQLTokens(existing(path), configuration.query_sql)))
+
+
+async def _check_query(source: SQLTokens) -> None:
+    await source.open()
+    await source.close()
+
+
+def _path(name: str | None, databases: dict[str, str]) -> str | None:
+    if name is None:
+        return next(iter(databases.values())) if len(databases) == 1 else None
+    return databases.get(name)
+
+
+async def _check_tokens(path: str, expiring_within: int, report: _Report) -> None:
+    database = existing(path)
+    store = only_looking(database)
+    try:
+        state = await store.state()
+        if state != "ready":
+            why = "holds no tokens yet" if state == "absent" else "is of an older release or of datasette-auth-tokens"
+            report.notes.append(f"{path} {why}; a server prepares it when it starts.")
+            return
+        async with store:
+            soon = time.time() + expiring_within * 86_400
+            active = await all_of(store, status="active")
+            expiring = [token for token in active if token.expires_at is not None and token.expires_at < soon]
+            for token in expiring[:_MOST_LISTED] if expiring_within else []:
+                report.problems.append(f"Token {token.id} of {token.actor_id} expires at {exact(token.expires_at)}.")
+            if expiring_within and len(expiring) > _MOST_LISTED:
+                report.problems.append(f"{len(expiring) - _MOST_LISTED:,} more tokens expire soon.")
+            page = await store.list(owner=ANY_OWNER, limit=MAX_LIMIT)
+            report.problems.extend(
+                f"Token {token.id} is refused, because its row is damaged: revoke it."
+                for token in page.items
+                if token.status == "damaged"
+            )
+    finally:
+        await database.close()

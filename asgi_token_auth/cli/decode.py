@@ -1,0 +1,196 @@
+"""``decode``: what a token says, and what a server would say to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
+from asgi_token_auth.cli.inputs import (
+    json_option,
+    may_read_secret,
+    opened,
+    read_token_from_stdin,
+    secret_options,
+)
+from asgi_token_auth.cli.output import fields, note, say_json
+from asgi_token_auth.cli.records import told
+from asgi_token_auth.errors import InvalidInput, TokenNotFound
+from asgi_token_auth.records import ANY_OWNER, TokenRecord
+from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.sources.managed import ManagedTokens
+from asgi_token_auth.sources.signed import SignedTokens
+from asgi_token_auth.tokens import (
+    MANAGED_PREFIX,
+    SIGNED_PREFIX,
+    ManagedTokenText,
+    SigningSecrets,
+    datasette_signer,
+    read_payload,
+)
+from asgi_token_auth.words import describe, exact, record_json, relative
+
+
+@dataclass(slots=True)
+class _Finding:
+    """What is known of a token. ``None``: it could not be told."""
+
+    kind: str
+    payload: Any = None
+    token_id: int | None = None
+    signature: bool | None = None
+    accepted: bool | None = None
+    reason: str | None = None
+    row: TokenRecord | None = None
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+
+@click.command()
+@click.argument("token", required=False)
+@secret_options
+@click.option(
+    "--database",
+    type=click.Path(dir_okay=False),
+    envvar="ASGI_TOKEN_AUTH_DATABASE",
+    show_envvar=True,
+    help="The SQLite file that holds the tokens, to look a managed one up.",
+)
+@json_option
+@click.pass_context
+def decode(
+    ctx: click.Context,
+    token: str | None,
+    secret: str | None,
+    secret_file: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Say what a token says, whether its signature holds, and why a server would refuse it.
+
+    Without TOKEN, or with -, it is read from standard input, where nobody else can see it. Exits with 1 if it would be
+    refused.
+    """
+    signing = may_read_secret(ctx, secret, secret_file)
+    if token is None or token == "-":
+        token = read_token_from_stdin()
+    else:
+        note("Hint: arguments are seen by other users and kept in histories; standard input is not.")
+    if token.startswith(MANAGED_PREFIX):
+        finding = asyncio.run(_managed(token, signing, database))
+    elif token.startswith(SIGNED_PREFIX):
+        finding = asyncio.run(_signed(token, signing))
+    else:
+        raise click.ClickException(
+            "This is no managed or signed token: a hard-coded one or one of a custom query says nothing itself."
+        )
+    _show(finding, as_json=as_json)
+    ctx.exit(1 if finding.accepted is False else 0)
+
+
+async def _signed(token: str, signing: SigningSecrets | None) -> _Finding:
+    finding = _Finding("signed", payload=_payload(token, SIGNED_PREFIX))
+    # The content is judged as a server judges it, under a signature of our own making, whatever the real one is.
+    throwaway = SigningSecrets(["only for this comparison"])
+    again = SIGNED_PREFIX + datasette_signer(throwaway).sign(finding.payload)
+    outcome = await SignedTokens(throwaway).authenticate(Credential(again))
+    if signing is not None:
+        known = await SignedTokens(signing).authenticate(Credential(token))
+        finding.signature = not (isinstance(known, Rejected) and known.reason is Reason.BAD_SIGNATURE)
+    _judge(finding, outcome)
+    finding.lines = _told_signed(finding.payload) if isinstance(finding.payload, Mapping) else []
+    return finding
+
+
+async def _managed(token: str, signing: SigningSecrets | None, database: str | None) -> _Finding:
+    payload = _payload(token, MANAGED_PREFIX)
+    token_id = payload[0] if isinstance(payload, list) and payload else payload
+    finding = _Finding("managed", token_id=token_id if type(token_id) is int else None)
+    # The nonce in it is what makes the token a secret, so it is not shown.
+    finding.payload = {"id": finding.token_id, "from_datasette_auth_tokens": not isinstance(payload, list)}
+    if signing is not None:
+        finding.signature = ManagedTokenText(signing).read(token) is not None
+    if finding.token_id is None:
+        finding.accepted, finding.reason = False, Reason.MALFORMED.value
+    if database is not None and finding.token_id is not None:
+        async with opened(database, signing) as store:
+            if finding.signature:
+                _judge(finding, await ManagedTokens(store).authenticate(Credential(token)))
+            if finding.reason != Reason.UNKNOWN_TOKEN:
+                try:
+                    finding.row = await store.get(finding.token_id, owner=ANY_OWNER)
+                except TokenNotFound:
+                    finding.accepted, finding.reason = False, Reason.UNKNOWN_TOKEN.value
+    if finding.signature is False:
+        finding.accepted, finding.reason = False, Reason.BAD_SIGNATURE.value
+    elif finding.row is not None and finding.row.status != "active" and finding.accepted is None:
+        finding.accepted, finding.reason = False, finding.row.status
+    return finding
+
+
+def _payload(token: str, prefix: str) -> Any:
+    signed = token[len(prefix) :].rpartition(".")[0]
+    try:
+        return read_payload(signed.encode("ascii"))
+    except ValueError as error:
+        raise click.ClickException("The token is cut off or damaged: what it says cannot be read.") from error
+
+
+def _judge(finding: _Finding, outcome: Outcome) -> None:
+    if finding.signature is False:
+        finding.accepted, finding.reason = False, Reason.BAD_SIGNATURE.value
+    elif isinstance(outcome, Rejected):
+        finding.accepted, finding.reason = False, outcome.reason.value
+    elif isinstance(outcome, Authenticated) and finding.signature:
+        finding.accepted = True
+
+
+def _told_signed(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+    now, created, life = time.time(), payload.get("t"), payload.get("d")
+    lines = [("Actor", str(payload.get("a")))]
+    if type(created) is int:
+        lines.append(("Created", _at(created, now)))
+        lines.append(("Expires", _at(created + life, now) if type(life) is int else "never"))
+    if "_r" not in payload:
+        return [*lines, ("May do", "all that its actor may")]
+    try:
+        restrictions = Restrictions.from_wire(payload["_r"])
+    except InvalidInput:
+        return [*lines, ("May do", "cannot be read")]
+    return [*lines, *((heading, ", ".join(actions)) for heading, actions in describe(restrictions))]
+
+
+def _at(timestamp: int, now: float) -> str:
+    at = exact(timestamp)
+    return "outside of the calendar" if at is None else f"{relative(timestamp, now)} ({at})"
+
+
+def _show(finding: _Finding, *, as_json: bool) -> None:
+    if as_json:
+        say_json(
+            {
+                "kind": finding.kind,
+                "payload": finding.payload,
+                "signature": finding.signature,
+                "accepted": finding.accepted,
+                "reason": finding.reason,
+                "row": None if finding.row is None else record_json(finding.row),
+            }
+        )
+        return
+    lines = [("Kind", f"{finding.kind} token")]
+    if finding.kind == "managed":
+        lines.append(("Token", str(finding.token_id)))
+    lines += finding.lines if finding.row is None else told(finding.row)[1:]
+    signature = {None: "not checked, because no secret is given", True: "good", False: "bad"}[finding.signature]
+    lines.append(("Signature", signature))
+    if finding.accepted is None:
+        missing = "the secret" if finding.signature is None else "--database"
+        lines.append(("Verdict", f"not known without {missing}"))
+    else:
+        lines.append(("Verdict", "accepted" if finding.accepted else f"refused: {finding.reason}"))
+    click.echo(fields(lines))

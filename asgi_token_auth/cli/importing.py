@@ -1,0 +1,68 @@
+"""``tokens import``: the tokens of another database."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from asgi_token_auth.cli.inputs import database_option, existing, json_option, only_looking, opened
+from asgi_token_auth.cli.output import note, plain, say_json
+from asgi_token_auth.cli.records import many
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.errors import StorageError
+from asgi_token_auth.store import ImportedToken
+
+
+@click.command(name="import")
+@click.argument("source", type=click.Path(dir_okay=False))
+@database_option
+@click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be imported.")
+@json_option
+def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
+    """Copy all tokens of SOURCE, another database of this package or of datasette-auth-tokens.
+
+    Every token keeps its number and its text, and works where the secret is the same. All are imported, or none: none
+    if a number belongs to another token already. SOURCE is only read.
+    """
+
+    origin = existing(source)
+    is_there = Path(database).exists()
+    if is_there and Path(source).samefile(database):
+        raise StorageError("SOURCE and --database are the same file.")
+
+    async def run() -> Sequence[ImportedToken]:
+        try:
+            # First in any case: what cannot be imported shall not have made or migrated the other file.
+            planned = await _planned(origin, existing(database) if is_there else None)
+            if dry_run:
+                return planned
+            async with opened(database, creates=True) as store:
+                return await store.import_tokens(origin)
+        finally:
+            await origin.close()
+
+    found = asyncio.run(run())
+    new = sum(token.imported for token in found)
+    if as_json:
+        rows = [{"id": t.id, "actor_id": t.actor_id, "status": t.status, "new": t.imported} for t in found]
+        say_json({"dry_run": dry_run, "imported": 0 if dry_run else new, "present": len(found) - new, "tokens": rows})
+        return
+    for token in found:
+        word = "there already" if not token.imported else "would be imported" if dry_run else "imported"
+        click.echo(plain(f"{token.id}  {token.actor_id}  {token.status}  {word}"))
+    note(f"{'Would import' if dry_run else 'Imported'} {many(new)}; {len(found) - new:,} there already.")
+
+
+async def _planned(origin: SQLite, target: SQLite | None) -> Sequence[ImportedToken]:
+    with tempfile.TemporaryDirectory() as folder:
+        if target is None:
+            target = SQLite(Path(folder) / "empty.db", journal_mode=None)
+            await target.open()
+        try:
+            return await only_looking(target).import_tokens(origin, dry_run=True)
+        finally:
+            await target.close()

@@ -1,0 +1,359 @@
+"""What commands are given: secrets, databases, lengths of time, restrictions, tokens on standard input."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+
+from asgi_token_auth.cli.output import note
+from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.errors import InvalidInput, StorageError
+from asgi_token_auth.records import check_actor_id, check_description
+from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
+from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens import SigningSecrets
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+#: Bytes read of a secret's file, and of a token on standard input.
+MAX_FILE: Final = 65_536
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_VARIABLE: Final = "DATASETTE_SECRET"
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A length of time in seconds, or with one of the letters s, m, h, d, w: ``90d``."""
+
+    name = "duration"
+
+    def __init__(self, *, least: int = 1) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Seconds."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", value)
+        if match is None:
+            self.fail(f"{value!r} is no length of time: give seconds, or for example 90d, 12h or 30m.", param, ctx)
+        seconds = int(match[1]) * _UNITS[match[2]]
+        if seconds < self._least:
+            self.fail(f"Give {self._least} second or more.", param, ctx)
+        return seconds
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Text that passes ``check``, which raises ``InvalidInput`` with a sentence."""
+
+    name = "text"
+
+    def __init__(self, check: Callable[[str], Any]) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text."""
+        try:
+            self._check(value)
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+ACTOR: Final = Checked(check_actor_id)
+DESCRIPTION: Final = Checked(check_description)
+
+TOKEN_ID: Final = click.IntRange(min=1)
+
+
+def secret_options(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the arguments ``secret`` and ``secret_file``."""
+    file = click.option(
+        "--secret-file",
+        type=click.Path(dir_okay=False),
+        help="A file that holds the secret.",
+    )
+    option = click.option(
+        "--secret",
+        "-s",
+        envvar=_VARIABLE,
+        show_envvar=True,
+        help="The secret that signs tokens. Better given by the variable, because others can see options.",
+    )
+    return option(file(command))
+
+
+def database_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the argument ``database``, a path."""
+    return click.option(
+        "--database",
+        type=click.Path(dir_okay=False),
+        envvar="ASGI_TOKEN_AUTH_DATABASE",
+        show_envvar=True,
+        required=True,
+        help="The SQLite file that holds the tokens.",
+    )(command)
+
+
+def json_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the flag ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON.")(command)
+
+
+def restriction_options(database: str, resource: str) -> Callable[[AnyFunction], AnyFunction]:
+    """Give a command the arguments ``alls``, ``databases`` and ``resources``. The long options are as given."""
+
+    def decorate(command: AnyFunction) -> AnyFunction:
+        for option in (
+            click.option(
+                "resources",
+                "-r",
+                resource,
+                type=(str, str, str),
+                metavar="DB RESOURCE ACTION",
+                multiple=True,
+                help="Restrict the token to this action on this table, view or query.",
+            ),
+            click.option(
+                "databases",
+                "-d",
+                database,
+                type=(str, str),
+                metavar="DB ACTION",
+                multiple=True,
+                help="Restrict the token to this action on this database.",
+            ),
+            click.option(
+                "alls", "-a", "--all", metavar="ACTION", multiple=True, help="Restrict the token to this action."
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def read_secret(ctx: click.Context, secret: str | None, secret_file: str | None) -> SigningSecrets:
+    """The secret that the options or the environment give; any that Datasette takes is taken.
+
+    Raises:
+        click.ClickException: there is none, it is empty, or it is no text.
+    """
+    by_option = ctx.get_parameter_source("secret") == click.core.ParameterSource.COMMANDLINE
+    if secret_file is not None:
+        if by_option:
+            raise click.UsageError("Give --secret or --secret-file, not both.")
+        secret = _secret_in(Path(secret_file))
+    if secret is None:
+        raise click.UsageError(f"Missing secret: set the variable {_VARIABLE}, or give --secret-file or --secret.")
+    if not secret:
+        raise click.UsageError("The secret is empty: use a long random string, as `generate-secret` prints one.")
+    try:
+        secret.encode()
+    except UnicodeEncodeError as error:
+        raise click.ClickException("The secret is not valid UTF-8.") from error
+    if by_option:
+        note(f"Hint: options are seen by other users and kept in histories; the variable {_VARIABLE} is not.")
+    signing = SigningSecrets([secret])
+    if signing.weak:
+        note("Warning: the secret is shorter than 16 characters and may be guessed.")
+    return signing
+
+
+def may_read_secret(ctx: click.Context, secret: str | None, secret_file: str | None) -> SigningSecrets | None:
+    """The same, or ``None`` where no secret is given."""
+    return None if secret is None and secret_file is None else read_secret(ctx, secret, secret_file)
+
+
+def is_world_readable(path: Path) -> bool:
+    """Whether every user of the machine may read the file."""
+    try:
+        return os.name == "posix" and bool(path.stat().st_mode & 0o004)
+    except (OSError, ValueError):
+        return False
+
+
+def _secret_in(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
+        raise click.ClickException(f"The secret's file cannot be read: {why}.") from error
+    if len(raw) > MAX_FILE:
+        raise click.ClickException(f"The secret's file is longer than {MAX_FILE:,} bytes.")
+    if is_world_readable(path):
+        note(f"Warning: every user of this machine may read {path}; chmod o-r takes that away.")
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.ClickException("The secret's file is not valid UTF-8.") from error
+
+
+def read_token_from_stdin() -> str:
+    """The token on standard input.
+
+    Raises:
+        click.ClickException: there is none, or it is no text.
+    """
+    # The type of sys.stdin leaves out that it is None where standard input is closed.
+    stdin: TextIO | None = sys.stdin
+    if stdin is None:
+        raise click.ClickException("Standard input is closed; pipe the token into it.")
+    if stdin.isatty():
+        note("Paste the token, press Enter, then Ctrl-D:")
+    try:
+        raw: bytes = stdin.buffer.read(MAX_FILE + 1)
+    except OSError as error:
+        raise click.ClickException(f"Standard input cannot be read: {error.strerror}.") from error
+    if len(raw) > MAX_FILE:
+        raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no token.")
+    try:
+        token = raw.decode().strip()
+    except UnicodeDecodeError as error:
+        raise click.ClickException("Standard input is not valid UTF-8; that is no token.") from error
+    if not token:
+        raise click.ClickException("Standard input holds no token.")
+    return token
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless ``yes``.
+
+    Raises:
+        click.ClickException: the answer is no, or nobody is there to answer.
+    """
+    if yes:
+        return
+    try:
+        agreed = sys.stdin is not None and click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        agreed = False
+    if not agreed:
+        raise click.ClickException("Nothing was changed, because nobody said yes; a script says --yes.")
+
+
+def read_restrictions(
+    alls: Sequence[str], databases: Sequence[tuple[str, str]], resources: Sequence[tuple[str, str, str]]
+) -> Restrictions | None:
+    """What the options of :func:`restriction_options` say; ``None`` where none was given."""
+    if not (alls or databases or resources):
+        return None
+    restrictions = Restrictions()
+    for action in alls:
+        restrictions = restrictions.allow_all(action)
+    for database, action in databases:
+        restrictions = restrictions.allow_database(database, action)
+    for database, resource, action in resources:
+        restrictions = restrictions.allow_resource(database, resource, action)
+    return restrictions
+
+
+def warn_of_unknown(actions: Iterable[str], known: dict[str, str | None]) -> None:
+    """Warn of actions that the installed Datasette, or else any that we know of, does not have."""
+    short = set(known.values())
+    for action in dict.fromkeys(actions):
+        if action not in known and action not in short:
+            note(f"Warning: unknown action {action!r}; it is written into the token all the same.")
+
+
+def known_actions(plugins_dir: str | None = None) -> dict[str, str | None]:
+    """Actions and their abbreviations, as the installed Datasette 1.0 and its plugins have them, or built in.
+
+    Raises:
+        click.ClickException: Datasette is not there but needed, or cannot start.
+    """
+    try:
+        # Here and not above: it takes longer than all the rest, and most commands do without.
+        from asgi_token_auth.datasette.installed import actions
+
+        found = actions(plugins_dir)
+    except ImportError as error:
+        if plugins_dir is not None:
+            raise click.ClickException(f"--plugins-dir needs Datasette, which cannot be imported: {error}.") from error
+        return dict(DATASETTE_ABBREVIATIONS)
+    return dict(DATASETTE_ABBREVIATIONS) if found is None else found
+
+
+class _OnlyLooking(TokenStore):
+    """A store that notes no use."""
+
+    def note_use(self, token_id: int, when: int, address: str | None) -> None:
+        """Nothing."""
+
+
+def only_looking(database: Database, signing: SigningSecrets | None = None) -> TokenStore:
+    """A store that is not open, and that takes checking a token for no use of it."""
+    # A secret that nobody knows, where none is needed: nothing can be signed with it by mistake.
+    return _OnlyLooking(database, secret=signing or SigningSecrets([secrets.token_hex(32)]))
+
+
+@asynccontextmanager
+async def opened(
+    database: str, signing: SigningSecrets | None = None, *, creates: bool = False, writes: bool = False
+) -> AsyncIterator[TokenStore]:
+    """The store in a file.
+
+    Args:
+        signing: not needed by what neither makes nor reads the text of a token.
+        creates: a missing file, or missing tables, are made.
+        writes: tables of an older release, or of datasette-auth-tokens, are migrated.
+
+    Raises:
+        StorageError: the file is missing, holds no tokens, or cannot be read.
+    """
+    exists = _exists(database)
+    if not exists and not creates:
+        raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+    # A file that is there belongs to somebody, who chose its journal mode.
+    file = SQLite(database, journal_mode=None if exists else "wal", create=not exists)
+    store = only_looking(file, signing)
+    if exists:
+        try:
+            state = await store.state()
+        finally:
+            await file.close()
+        if state == "absent" and not creates:
+            raise StorageError(f"{file.name} holds no tokens; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+        if state == "outdated" and not writes and not creates:
+            raise StorageError(
+                f"{file.name} is of an older release or of datasette-auth-tokens, and this command only reads: start "
+                "the server on it once, or copy its tokens with `tokens import`."
+            )
+        if state == "absent":
+            note(f"{database} held no tokens until now.")
+    else:
+        note(f"{database} is new.")
+    async with store:
+        yield store
+
+
+def existing(database: str) -> SQLite:
+    """A file that is only read.
+
+    Raises:
+        StorageError: it is missing.
+    """
+    if not _exists(database):
+        raise StorageError(f"There is no file {database}.")
+    return SQLite(database).for_reading()
+
+
+def _exists(database: str) -> bool:
+    if database.startswith(("postgres://", "postgresql://")):
+        raise StorageError("This release keeps tokens in SQLite; give the path of a file.")
+    try:
+        database.encode()
+        return Path(database).exists()
+    except (OSError, ValueError) as error:
+        raise StorageError("The path of the database cannot be used.") from error

@@ -1,0 +1,86 @@
+"""What people read on a terminal, and what scripts read: tables, and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+#: A column is never made narrower than this for the sake of others.
+_NARROWEST: Final = 8
+_GAP: Final = "  "
+
+
+def say_json(value: Any) -> None:
+    """Write ``value`` as JSON to standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def note(sentence: str) -> None:
+    """Write a sentence to standard error, where it is in no script's way."""
+    click.echo(plain(sentence), err=True)
+
+
+def plain(text: str) -> str:
+    """``text`` without what could command a terminal: whatever is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal, or of COLUMNS; ``None`` where the output goes elsewhere, which needs no limit."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None, shrinks: Sequence[str]) -> str:
+    """Lines of at most ``width`` columns.
+
+    Where there is no room, the last columns are left out, and then those that ``shrinks`` names are shortened.
+    """
+    cells = [list(header), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    if width is not None:
+        least = [min(w, _NARROWEST) if name in shrinks else w for name, w in zip(header, widths, strict=True)]
+        while len(least) > 2 and sum(least) + len(_GAP) * (len(least) - 1) > width:
+            least.pop()
+        widths = widths[: len(least)]
+        while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+            column = max(range(len(widths)), key=lambda index: widths[index] - least[index])
+            if widths[column] == least[column]:
+                break
+            widths[column] -= 1
+    lines = [_GAP.join(_padded(cell, room) for cell, room in zip(row, widths, strict=False)).rstrip() for row in cells]
+    return "\n".join(line if width is None else _shortened(line, width) for line in lines)
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one pair a line."""
+    room = max(len(name) for name, _ in pairs) + 2
+    return "\n".join(f"{name + ':':<{room}}{plain(value)}".rstrip() for name, value in pairs)
+
+
+def _width(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in ("W", "F") else 1 for c in text
+    )
+
+
+def _shortened(text: str, room: int) -> str:
+    if _width(text) <= room:
+        return text
+    while text and _width(text) > max(room - 3, 0):
+        text = text[:-1]
+    return (text + "...")[:room] if room < 3 else text + "..."
+
+
+def _padded(text: str, room: int) -> str:
+    text = _shortened(text, room)
+    return text + " " * (room - _width(text))

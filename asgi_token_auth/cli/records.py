@@ -1,0 +1,119 @@
+"""Tokens as the terminal tells them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from asgi_token_auth.cli.output import note, say_json
+from asgi_token_auth.records import ANY_OWNER, IssuedToken, StoredEvent, TokenRecord
+from asgi_token_auth.store import MAX_LIMIT, TokenStore
+from asgi_token_auth.words import describe, exact, record_json, relative
+
+
+async def all_of(
+    store: TokenStore,
+    *,
+    owner: str | None = None,
+    status: str | None = None,
+    search: str | None = None,
+    unused_since: int | None = None,
+) -> list[TokenRecord]:
+    """Every token that the filters leave, newest first.
+
+    Args:
+        owner: ``None``: of everybody.
+        unused_since: seconds since the epoch; tokens made after that are not unused but new.
+    """
+    found: list[TokenRecord] = []
+    cursor = None
+    while True:
+        page = await store.list(
+            owner=ANY_OWNER if owner is None else owner,
+            status=status,
+            search=search,
+            used_before=unused_since,
+            cursor=cursor,
+            limit=MAX_LIMIT,
+        )
+        found += page.items
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+    if unused_since is None:
+        return found
+    return [token for token in found if token.created_at is None or token.created_at < unused_since]
+
+
+def show_issued(issued: IssuedToken, *, as_json: bool) -> None:
+    """Write the text of a token to standard output, the only moment when it exists."""
+    if as_json:
+        say_json({"token": issued.token, "details": record_json(issued.record)})
+        return
+    click.echo(issued.token)
+    token = issued.record
+    end = when(token.expires_at, time.time(), "")
+    note(f"Token {token.id} of {token.actor_id}, {f'expires {end}' if end else 'never expires'}. It is shown only now.")
+
+
+def told(token: TokenRecord) -> list[tuple[str, str]]:
+    """All that is known of a token, in words."""
+    now = time.time()
+    pairs = [
+        ("Token", str(token.id)),
+        ("Status", token.status),
+        ("Owner", token.actor_id),
+        ("Description", token.description or ""),
+        ("Created", _both(token.created_at, now, "unknown")),
+        ("Expires", _both(token.expires_at, now, "never")),
+        ("Last used", _both(token.last_used_at, now, "never")),
+    ]
+    if token.last_used_address:
+        pairs.append(("Used from", token.last_used_address))
+    if token.ended_at is not None:
+        pairs.append(("Ended", _both(token.ended_at, now, "")))
+    if token.parent_id is not None:
+        pairs.append(("Created through", f"token {token.parent_id}"))
+    if token.previous_until is not None and token.previous_until > now:
+        pairs.append(("Old text works", _both(token.previous_until, now, "")))
+    if token.restrictions is None:
+        return [*pairs, ("May do", "all that its owner may")]
+    allowed = describe(token.restrictions)
+    return [*pairs, *((heading, ", ".join(actions)) for heading, actions in allowed or [("May do", ["nothing"])])]
+
+
+def happened_to(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
+    """A token's events, one pair each."""
+    now = time.time()
+    return [
+        (
+            "History",
+            f"{event.name} {_both(event.at, now, 'at an unknown time')}"
+            + (f" by {event.by}" if event.by else "")
+            + (f": {event.details}" if event.details else ""),
+        )
+        for event in events
+    ]
+
+
+def events_json(events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
+    """The same as plain data."""
+    return [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
+
+
+def when(timestamp: float | None, now: float, unknown: str) -> str:
+    """``in 3 days``."""
+    return unknown if timestamp is None else relative(timestamp, now)
+
+
+def many(count: int, kind: str = "") -> str:
+    """``1 token``, ``2 tokens``."""
+    return f"{count:,} {kind + ' ' if kind else ''}{'token' if count == 1 else 'tokens'}"
+
+
+def _both(timestamp: float | None, now: float, unknown: str) -> str:
+    at = exact(timestamp)
+    return unknown if timestamp is None or at is None else f"{relative(timestamp, now)} ({at})"

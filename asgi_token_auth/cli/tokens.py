@@ -1,0 +1,391 @@
+"""``tokens``: what the pages do with managed tokens, from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from asgi_token_auth.authentication import Authenticated, Credential, Reason, Rejected
+from asgi_token_auth.cli.importing import import_
+from asgi_token_auth.cli.inputs import (
+    ACTOR,
+    DESCRIPTION,
+    TOKEN_ID,
+    Duration,
+    confirm,
+    database_option,
+    json_option,
+    known_actions,
+    opened,
+    read_restrictions,
+    read_secret,
+    read_token_from_stdin,
+    restriction_options,
+    secret_options,
+    warn_of_unknown,
+)
+from asgi_token_auth.cli.output import fields, note, say_json, table, terminal_width
+from asgi_token_auth.cli.process import Commands, whole
+from asgi_token_auth.cli.records import all_of, events_json, happened_to, many, show_issued, told, when
+from asgi_token_auth.records import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, StoredEvent, TokenRecord
+from asgi_token_auth.sources.managed import ManagedTokens
+from asgi_token_auth.store import MAX_GRACE, TokenStore
+from asgi_token_auth.words import duration, record_json
+
+_DAY = 86_400
+_DEFAULT_LIFE = 90 * _DAY
+_BY = click.option("--by", type=ACTOR, help="The actor to name in the record of what happened.")
+_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_restricting = restriction_options("--on-database", "--on-resource")
+
+
+@click.group(cls=Commands)
+def tokens() -> None:
+    """Look after managed tokens, which are kept in a database."""
+
+
+@tokens.command()
+@click.argument("actor_id", metavar="ACTOR", type=ACTOR)
+@database_option
+@secret_options
+@click.option("--description", type=DESCRIPTION, help="What it is for.")
+@click.option(
+    "-e",
+    "--expires-after",
+    type=Duration(),
+    metavar="TIME",
+    help="Seconds, or for example 12h or 30d. Without it: 90d.",
+)
+@click.option("--never", is_flag=True, help="It never expires.")
+@_restricting
+@_BY
+@json_option
+@click.pass_context
+def create(
+    ctx: click.Context,
+    actor_id: str,
+    database: str,
+    secret: str | None,
+    secret_file: str | None,
+    description: str | None,
+    expires_after: int | None,
+    never: bool,
+    alls: tuple[str, ...],
+    databases: tuple[tuple[str, str], ...],
+    resources: tuple[tuple[str, str, str], ...],
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """Create a token for ACTOR and print its text, which is kept nowhere.
+
+    Without -a, -d and -r it may do all that its actor may. A missing database is made.
+    """
+    life = _life(expires_after, never=never)
+    restrictions = read_restrictions(alls, databases, resources)
+    signing = read_secret(ctx, secret, secret_file)
+    _warn(alls, databases, resources)
+
+    async def run() -> None:
+        async with opened(database, signing, creates=True) as store:
+            issued = await whole(
+                store.issue(
+                    actor_id,
+                    by=by,
+                    description=description,
+                    expires_after=_DEFAULT_LIFE if life is None and not never else life,
+                    restrictions=restrictions,
+                )
+            )
+            try:
+                show_issued(issued, as_json=as_json)
+            except OSError:
+                # Its text is lost, and nobody shall wonder what this token is.
+                await whole(store.revoke(issued.record.id, owner=ANY_OWNER, by=by))
+                raise
+
+    asyncio.run(run())
+
+
+@tokens.command(name="list")
+@database_option
+@click.option("--status", type=click.Choice(["active", "revoked", "expired"]), help="Only those of this status.")
+@click.option("--owner", type=ACTOR, help="Only those of this actor.")
+@click.option("--search", help="Only those with this text in the description or the actor's id.")
+@click.option("--unused-for", type=click.IntRange(0, 36_500), metavar="DAYS", help="Only those not used for so long.")
+@json_option
+def list_(
+    database: str, status: str | None, owner: str | None, search: str | None, unused_for: int | None, as_json: bool
+) -> None:
+    """List tokens, newest first."""
+    before = None if unused_for is None else int(time.time()) - unused_for * _DAY
+
+    async def run() -> list[TokenRecord]:
+        async with opened(database) as store:
+            return await all_of(store, owner=owner, status=status, search=search, unused_since=before)
+
+    found = asyncio.run(run())
+    if as_json:
+        say_json([record_json(token) for token in found])
+    elif found:
+        now = time.time()
+        rows = [
+            (
+                str(token.id),
+                token.status,
+                token.actor_id,
+                when(token.expires_at, now, "never"),
+                when(token.last_used_at, now, "never"),
+                token.description or "",
+                "all" if token.restrictions is None else "restricted",
+                when(token.created_at, now, ""),
+            )
+            for token in found
+        ]
+        header = ("ID", "STATUS", "OWNER", "EXPIRES", "LAST USED", "DESCRIPTION", "MAY DO", "CREATED")
+        click.echo(table(header, rows, width=terminal_width(), shrinks=("OWNER", "DESCRIPTION")))
+    else:
+        note("There are no such tokens.")
+
+
+@tokens.command()
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
+@database_option
+@json_option
+def show(token_id: int, database: str, as_json: bool) -> None:
+    """Show a token, and what happened to it."""
+
+    async def run() -> tuple[TokenRecord, Sequence[StoredEvent]]:
+        async with opened(database) as store:
+            return await store.get(token_id, owner=ANY_OWNER), await store.events(token_id, owner=ANY_OWNER)
+
+    token, events = asyncio.run(run())
+    if as_json:
+        say_json({**record_json(token), "events": events_json(events)})
+    else:
+        click.echo(fields([*told(token), *happened_to(events)]))
+
+
+@tokens.command()
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
+@database_option
+@click.option("--description", type=DESCRIPTION, help="What it is for; empty for none.")
+@click.option("-e", "--expires-after", type=Duration(), metavar="TIME", help="From now: seconds, or for example 30d.")
+@click.option("--never", is_flag=True, help="It never expires.")
+@_restricting
+@click.option("--unrestricted", is_flag=True, help="It may do all that its actor may.")
+@_BY
+@json_option
+def edit(
+    token_id: int,
+    database: str,
+    description: str | None,
+    expires_after: int | None,
+    never: bool,
+    alls: tuple[str, ...],
+    databases: tuple[tuple[str, str], ...],
+    resources: tuple[tuple[str, str, str], ...],
+    unrestricted: bool,
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """Change an active token. What it loses, the tokens created through it lose too.
+
+    -a, -d and -r together replace what it was restricted to.
+    """
+    restrictions = read_restrictions(alls, databases, resources)
+    if unrestricted and restrictions is not None:
+        raise click.UsageError("Give --unrestricted, or restrictions, not both.")
+    life = _life(expires_after, never=never)
+    if description is None and life is None and not never and restrictions is None and not unrestricted:
+        raise click.UsageError("Nothing to change: give a description, an expiry or restrictions.")
+    _warn(alls, databases, resources)
+
+    async def run() -> TokenRecord:
+        async with opened(database, writes=True) as store:
+            return await store.edit(
+                token_id,
+                owner=ANY_OWNER,
+                by=by,
+                description=KEEP if description is None else description or None,
+                expires_after=KEEP if life is None and not never else life,
+                restrictions=KEEP if restrictions is None and not unrestricted else restrictions,
+            )
+
+    token = asyncio.run(run())
+    if as_json:
+        say_json(record_json(token))
+    else:
+        click.echo(fields(told(token)))
+
+
+@tokens.command()
+@click.argument("token_id", metavar="ID", type=TOKEN_ID)
+@database_option
+@secret_options
+@click.option("--grace", type=Duration(least=0), default=0, metavar="TIME", help="The old text works so much longer.")
+@_BY
+@json_option
+@click.pass_context
+def rotate(
+    ctx: click.Context,
+    token_id: int,
+    database: str,
+    secret: str | None,
+    secret_file: str | None,
+    grace: int,
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """Give an active token a new text, and print it. Without --grace the old one stops at once."""
+    if grace > MAX_GRACE:
+        raise click.UsageError("--grace: the old text can work for 90 days at most.")
+    signing = read_secret(ctx, secret, secret_file)
+
+    async def run() -> None:
+        async with opened(database, signing, writes=True) as store:
+            issued = await whole(store.rotate(token_id, owner=ANY_OWNER, by=by, grace=grace))
+            try:
+                show_issued(issued, as_json=as_json)
+            except OSError:
+                note(f"The new text of token {token_id} could not be written and is lost; rotate it again.")
+                raise
+
+    asyncio.run(run())
+
+
+@tokens.command()
+@click.argument("which", metavar="[ID]", required=False)
+@database_option
+@secret_options
+@click.option("--all-of", "everything_of", type=ACTOR, metavar="ACTOR", help="End every active token of this actor.")
+@_YES
+@_BY
+@json_option
+@click.pass_context
+def revoke(
+    ctx: click.Context,
+    which: Any,
+    database: str,
+    secret: str | None,
+    secret_file: str | None,
+    everything_of: str | None,
+    yes: bool,
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """End a token, and those created through it. Every server refuses them at their next request.
+
+    ID is the token's number; or - to read the token itself from standard input, which needs the secret.
+    """
+    if (which is None) == (everything_of is None):
+        raise click.UsageError("Give the ID of a token, - or --all-of ACTOR.")
+    if everything_of is not None:
+        _revoke_all(database, everything_of, yes=yes, by=by, as_json=as_json)
+        return
+    by_text = which == "-"
+    signing = read_secret(ctx, secret, secret_file) if by_text else None
+    presented: str | int = read_token_from_stdin() if by_text else TOKEN_ID.convert(which, None, ctx)
+
+    async def run() -> tuple[bool, TokenRecord]:
+        async with opened(database, signing, writes=True) as store:
+            number = await _number_of(store, presented) if isinstance(presented, str) else presented
+            before = await store.get(number, owner=ANY_OWNER)
+            after = await store.revoke(number, owner=ANY_OWNER, by=by)
+            return before.status != after.status, after
+
+    changed, record = asyncio.run(run())
+    if as_json:
+        say_json(record_json(record))
+    elif changed:
+        click.echo(f"Token {record.id} is revoked, and so are those created through it.")
+    else:
+        click.echo(f"Token {record.id} had ended before: it is {record.status}.")
+
+
+@tokens.command()
+@database_option
+@click.option(
+    "--ended-for",
+    type=Duration(least=0),
+    required=True,
+    metavar="TIME",
+    help="Only tokens that ended so long ago, for example 365d.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+@_YES
+@json_option
+def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Delete tokens that ended long ago, with the record of what happened to them."""
+    before = time.time() - ended_for
+
+    async def count() -> int:
+        async with opened(database, writes=not dry_run) as store:
+            return await store.prune(ended_before=before, dry_run=True)
+
+    async def delete() -> int:
+        async with opened(database, writes=True) as store:
+            return await store.prune(ended_before=before)
+
+    found = asyncio.run(count())
+    if not dry_run and found:
+        confirm(f"Delete {many(found)} that ended more than {duration(ended_for)} ago?", yes=yes)
+        found = asyncio.run(delete())
+    if as_json:
+        say_json({"pruned": 0 if dry_run else found, "found": found})
+    else:
+        click.echo(f"{many(found)} would be deleted." if dry_run else f"Deleted {many(found)}.")
+
+
+tokens.add_command(import_)
+
+
+def _revoke_all(database: str, actor_id: str, *, yes: bool, by: str | None, as_json: bool) -> None:
+    async def count() -> int:
+        async with opened(database, writes=True) as store:
+            return len(await all_of(store, owner=actor_id, status="active"))
+
+    async def revoke_all() -> int:
+        async with opened(database, writes=True) as store:
+            return await store.revoke_all(owner=actor_id, by=by)
+
+    found = asyncio.run(count())
+    if found:
+        confirm(f"End {many(found, 'active')} of {actor_id}?", yes=yes)
+    ended = asyncio.run(revoke_all())
+    if as_json:
+        say_json({"revoked": ended})
+    else:
+        click.echo(f"Revoked {many(ended)}.")
+
+
+async def _number_of(store: TokenStore, token: str) -> int:
+    """The id of a token by its text, checked as a server checks it: another instance may have signed it."""
+    outcome = await ManagedTokens(store).authenticate(Credential(token))
+    if isinstance(outcome, Authenticated) and outcome.auth.token_id is not None:
+        return outcome.auth.token_id
+    match outcome:
+        case Rejected(Reason.REVOKED | Reason.EXPIRED, int(token_id)):
+            raise click.ClickException(f"This text had stopped working before; it was of token {token_id}.")
+        case Rejected(Reason.DAMAGED, int(token_id)):
+            return token_id
+        case Rejected(Reason.UNKNOWN_TOKEN):
+            raise click.ClickException("This token is not in this database.")
+    raise click.ClickException("This is no managed token that was signed with this secret.")
+
+
+def _life(expires_after: int | None, *, never: bool) -> int | None:
+    if never and expires_after is not None:
+        raise click.UsageError("Give --expires-after or --never, not both.")
+    if expires_after is not None and expires_after > MAX_EXPIRES_AFTER:
+        raise click.UsageError("A token can live for a hundred years at most; --never is longer.")
+    return expires_after
+
+
+def _warn(alls: Sequence[str], databases: Sequence[tuple[str, str]], resources: Sequence[tuple[str, str, str]]) -> None:
+    named = [*alls, *(action for _, action in databases), *(action for _, _, action in resources)]
+    if named:
+        warn_of_unknown(named, known_actions())

@@ -1,0 +1,47 @@
+"""What the installed Datasette knows, asked by the command line, where no Datasette is being served."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.errors import ConfigurationError
+
+
+def actions(plugins_dir: str | None = None) -> dict[str, str | None] | None:
+    """Names and abbreviations of actions, those of plugins too; ``None`` for Datasette 0.65, which has none.
+
+    Raises:
+        ConfigurationError: Datasette, or one of its plugins, does not start.
+    """
+    if not IS_1_0:
+        return None
+    from datasette.app import Datasette
+
+    try:
+        datasette = Datasette(plugins_dir=plugins_dir)
+        try:
+            asyncio.run(datasette.invoke_startup())
+            return {name: action.abbr for name, action in datasette.actions.items()}
+        finally:
+            datasette.close()
+    except Exception as error:
+        # Plugins may raise anything.
+        raise ConfigurationError(f"Datasette does not start, so its actions are not known: {error}") from error
+
+
+def read_file(path: Path) -> Any:
+    """Datasette's own configuration file, as YAML or JSON.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    from datasette.utils import BadMetadataError, parse_metadata
+
+    try:
+        return parse_metadata(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, BadMetadataError) as error:
+        # The error's own text may quote the file, which may hold a secret.
+        raise ConfigurationError(f"{path} cannot be read as YAML in UTF-8.") from error
