@@ -334,10 +334,9 @@ class TokenStore:
         if search is not None:
             if not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search):
                 raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
-            # Both sides in the database's own lower case: Python knows letters that SQLite does not.
-            where.append(
-                "(lower(description) like lower(:search) escape '!' or lower(actor_id) like lower(:search) escape '!')"
-            )
+            # Without lower(): a search reads every row of its owner, and that made it six times as slow.
+            like = self.database.dialect.like
+            where.append(f"(description {like} :search escape '!' or actor_id {like} :search escape '!')")
             parameters["search"] = "%" + re.sub(r"([%_!])", r"!\1", search) + "%"
         for name, value, condition in (
             ("used_before", used_before, "(last_used_timestamp is null or last_used_timestamp < :used_before)"),

@@ -33,6 +33,8 @@ class Dialect:
     identity: str
     #: A query for the column names of the table ``:table``.
     table_columns: str
+    #: The comparison with a pattern that ignores case.
+    like: str
 
 
 class Lookup(Protocol):

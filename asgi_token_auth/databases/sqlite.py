@@ -39,6 +39,7 @@ _SQLITE_ERRORS: Final = (sqlite3.Error, sqlite3.Warning)
 DIALECT: Final = Dialect(
     identity="integer primary key",
     table_columns="select name from pragma_table_info(:table)",
+    like="like",
 )
 
 

@@ -1,0 +1,115 @@
+"""What the pages cost with many tokens, next to the same pages with few. Run it: it prints one table.
+
+    python tests/benchmarks/list_cost.py [--many 100000]
+
+Only ratios mean anything, and only within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from harness import App, Case, measure
+
+from asgi_token_auth import TokenStore, from_config
+from asgi_token_auth.databases.protocol import Steps
+from asgi_token_auth.databases.sqlite import SQLite
+
+_SECRET = "a secret for benchmarks only"
+_FEW = 100
+_GOAL = 3.0
+_PATH = "/-/api/tokens"
+
+# Half of the tokens are ann's; one description in ten thousand holds "needle", and so does one in a hundred of few.
+_FILL = """
+    insert into {table} (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest)
+    with recursive n(i) as (select 1 union all select i + 1 from n where i < :count)
+    select 'A', case when i % :rare = 1 then 'the needle' else 'Deploys number ' || i || ' from CI to production' end,
+    case when i % 2 = 1 then 'ann' else 'user ' || (i % 1000) end, 'null', 1700000000, 0, hex(randomblob(32)) from n
+"""
+
+PAGES = {
+    "list of an owner": ("ann", "", b""),
+    "list of everybody": ("root", "", b""),
+    "list, a page in the middle": ("root", "", b"next=%(middle)d"),
+    "list by status, none fits": ("ann", "", b"status=revoked&search=x"),
+    "search of an owner, found often": ("ann", "", b"search=production"),
+    "search of an owner, found rarely": ("ann", "", b"search=needle"),
+    "search of everybody, found rarely": ("root", "", b"search=needle"),
+    "search of everybody, found never": ("root", "", b"search=nowhere"),
+    "search of everybody, by actor": ("root", "", b"search=user+998"),
+    "details": ("ann", "/1", b""),
+    "details as JSON": ("ann", "/1.json", b""),
+}
+
+
+async def signed_in(scope: Any) -> Any:
+    return {"id": scope["user_id"]}
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("the pages did not answer")
+
+
+def page(app: App, user: str, path: str, query: bytes) -> App:
+    async def at(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "path": _PATH + path, "query_string": query, "user_id": user}, receive, send)
+
+    return at
+
+
+async def site(stack: AsyncExitStack, path: Path, count: int) -> App:
+    store = TokenStore(SQLite(path), secret=_SECRET)
+
+    def fill() -> Steps[None]:
+        yield _FILL.format(table=store.table), {"count": count, "rare": max(count // 10, 100)}
+
+    async with store:
+        await store.database.transaction(fill())
+    block = {"manage_tokens": True, "permissions": {"auth-tokens-view-all": {"id": "root"}}}
+    database = SQLite(path)
+    stack.push_async_callback(database.close)
+    return from_config(nothing, block, databases={"tokens": database}, secret=_SECRET, signed_in=signed_in)
+
+
+async def run(*, many: int, rounds: int, seconds: float) -> bool:
+    with tempfile.TemporaryDirectory() as name:
+        async with AsyncExitStack() as stack:
+            apps = {count: await site(stack, Path(name) / f"{count}.db", count) for count in (_FEW, many)}
+            cases = [
+                Case(f"{title}, {count:,}", page(app, user, path, query.replace(b"%(middle)d", b"%d" % (count // 2))))
+                for title, (user, path, query) in PAGES.items()
+                for count, app in apps.items()
+            ]
+            results = await measure(cases, rounds=rounds, seconds=seconds)
+    met = True
+    print(f"{'':40} {f'{_FEW:,}':>10} {f'{many:,}':>10} {'ratio':>8}   goal: {_GOAL:g} or less")
+    for title in PAGES:
+        few, large = f"{title}, {_FEW:,}", f"{title}, {many:,}"
+        ratio = results.ratio(large, few)
+        met = met and ratio <= _GOAL
+        print(
+            f"{title:40} {results.microseconds(few):8.0f}us {results.microseconds(large):8.0f}us {ratio:8.2f}   "
+            f"{'met' if ratio <= _GOAL else 'MISSED'}"
+        )
+    return met
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the pages cost with many tokens.")
+    parser.add_argument("--many", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each case's turn in a round")
+    arguments = parser.parse_args()
+    if not asyncio.run(run(many=arguments.many, rounds=arguments.rounds, seconds=arguments.seconds)):
+        sys.exit("A goal was missed.")
+
+
+if __name__ == "__main__":
+    main()
