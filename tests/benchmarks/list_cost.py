@@ -28,7 +28,8 @@ _PATH = "/-/api/tokens"
 
 # Half of the tokens are ann's; one description in ten thousand holds "needle", and so does one in a hundred of few.
 _FILL = """
-    insert into {table} (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest)
+    insert into {table}
+    (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest)
     with recursive n(i) as (select 1 union all select i + 1 from n where i < :count)
     select 'A', case when i % :rare = 1 then 'the needle' else 'Deploys number ' || i || ' from CI to production' end,
     case when i % 2 = 1 then 'ann' else 'user ' || (i % 1000) end, 'null', 1700000000, 0, hex(randomblob(32)) from n
