@@ -305,7 +305,7 @@ class TokenPages:
             )
             if form.errors:
                 raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
-            changes = {
+            changes: dict[str, Any] = {
                 name: getattr(form, name) for name in ("description", "expires_after", "restrictions") if name in sent
             }
         else:
