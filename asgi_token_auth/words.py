@@ -29,8 +29,10 @@ def relative(timestamp: float, now: float) -> str:
     seconds = timestamp - now
     if abs(seconds) < 1:
         return "now"
-    size, name = next((size, name) for start, size, name in _DISTANCES if abs(seconds) >= start)
-    span = _counted(round(abs(seconds) / size), name)
+    # Rounded first, lest something between two units become "60 minutes".
+    distance = round(abs(seconds))
+    size, name = next((size, name) for start, size, name in _DISTANCES if distance >= start)
+    span = _counted(round(distance / size), name)
     return f"in {span}" if seconds > 0 else f"{span} ago"
 
 

@@ -29,6 +29,39 @@ SCOPES = {"items:read": "Read items", "items:write": ""}
 
 KINDS = ["any app", "Datasette"]
 
+#: Fields of a form, and the one that is wrong.
+BAD_EXPIRIES: dict[str, tuple[dict[str, str], str]] = {
+    "missing": ({}, "expire_type"),
+    "unit missing": ({"expire_duration": "5"}, "expire_type"),
+    "unit weeks": ({"expire_type": "weeks", "expire_duration": "5"}, "expire_type"),
+    "unit with a blank": ({"expire_type": "days ", "expire_duration": "5"}, "expire_type"),
+    "unit keep on a new token": ({"expire_type": "keep", "expire_duration": "5"}, "expire_type"),
+    "number missing": ({"expire_type": "days"}, "expire_duration"),
+    **{
+        repr(text): ({"expire_type": "days", "expire_duration": text}, "expire_duration")
+        for text in [
+            "",
+            " ",
+            "abc",
+            "-5",
+            "0",
+            "000",
+            "+5",
+            "1.5",
+            "1e3",
+            "²",
+            "٣",
+            "\uff15",
+            "1_0",
+            "0x5",
+            "5 5",
+            "9" * 6_000,
+        ]
+    },
+    "10^20": ({"expire_type": "days", "expire_duration": str(10**20)}, "expire_duration"),
+    "above a hundred years": ({"expire_type": "days", "expire_duration": "36601"}, "expire_duration"),
+}
+
 
 @dataclass
 class Site:

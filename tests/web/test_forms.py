@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_sites import BAD_EXPIRIES
 
 from asgi_token_auth import Restrictions
 from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
@@ -43,39 +44,6 @@ def sentence(errors: dict[str, str], name: str) -> str:
     assert errors[name][0].isupper()
     assert errors[name].endswith(".")
     return errors[name]
-
-
-BAD_EXPIRIES: dict[str, tuple[dict[str, str], str]] = {
-    "missing": ({}, "expire_type"),
-    "unit missing": ({"expire_duration": "5"}, "expire_type"),
-    "unit weeks": ({"expire_type": "weeks", "expire_duration": "5"}, "expire_type"),
-    "unit with a blank": ({"expire_type": "days ", "expire_duration": "5"}, "expire_type"),
-    "unit keep on a new token": ({"expire_type": "keep", "expire_duration": "5"}, "expire_type"),
-    "number missing": ({"expire_type": "days"}, "expire_duration"),
-    **{
-        repr(text): ({"expire_type": "days", "expire_duration": text}, "expire_duration")
-        for text in [
-            "",
-            " ",
-            "abc",
-            "-5",
-            "0",
-            "000",
-            "+5",
-            "1.5",
-            "1e3",
-            "²",
-            "٣",
-            "\uff15",
-            "1_0",
-            "0x5",
-            "5 5",
-            "9" * 6_000,
-        ]
-    },
-    "10^20": ({"expire_type": "days", "expire_duration": str(10**20)}, "expire_duration"),
-    "above a hundred years": ({"expire_type": "days", "expire_duration": "36601"}, "expire_duration"),
-}
 
 
 @pytest.mark.parametrize("name", BAD_EXPIRIES)
