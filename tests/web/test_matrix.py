@@ -279,7 +279,7 @@ async def test_a_list_of_an_owner_is_for_whoever_sees_all(tmp_path: Path, kind: 
         assert await owners("revoker") == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=AFTER_0_65[kind]) for kind in KINDS])
 async def test_a_limited_actor_who_may_create_stays_within_the_limits(tmp_path: Path, kind: str) -> None:
     async with running(kind, tmp_path) as site:
         headers = site.as_({"id": "ann", "_r": {"a": [CREATE, site.action]}})
