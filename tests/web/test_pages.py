@@ -182,7 +182,9 @@ async def test_head_is_get_without_a_body(tmp_path: Path, kind: str) -> None:
             head = await site.client.head(PATH + path, headers=site.user("ann"))
             assert (head.status_code, head.content) == (seen.status_code, b"")
             assert head.headers["content-type"] == seen.headers["content-type"]
-            assert head.headers["content-length"] == str(len(seen.content))
+            # A time on the page may have become longer between two of them.
+            lengths = [len(page.content) for page in (seen, await get(site, path))]
+            assert int(head.headers["content-length"]) in lengths
 
 
 @pytest.mark.parametrize("kind", KINDS)
