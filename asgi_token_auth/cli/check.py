@@ -90,11 +90,11 @@ class _NamedPath(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def check(
     ctx: click.Context, config: str, databases: tuple[tuple[str, str], ...], expiring_within: int, as_json: bool
 ) -> None:
-    """Check the configuration block in CONFIG, a .json or .toml file, without starting anything.
+    """Check a configuration without starting anything.
 
-    Datasette's own configuration file does as well. The environment should be the server's. The databases are only
-    read. Also reported: tokens that expire soon, weak secrets, and secrets in files that every user may read. Exits
-    with 1 if anything is wrong.
+    CONFIG is a .json or .toml file that holds the block; Datasette's own configuration file does as well. The
+    environment should be the server's. The databases are only read. Also reported: tokens that expire soon, weak
+    secrets, and secrets in files that every user may read. Exits with 1 if anything is wrong.
     """
     report = _Report()
     named = dict(databases)

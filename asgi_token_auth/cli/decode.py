@@ -70,10 +70,10 @@ def decode(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Say what a token says, whether its signature holds, and why a server would refuse it.
+    """Say what a token says, and why it would be refused.
 
-    Without TOKEN, or with -, it is read from standard input, where nobody else can see it. Exits with 1 if it would be
-    refused.
+    Also told is whether its signature holds, if a secret is given. Without TOKEN, or with -, it is read from standard
+    input, where nobody else can see it. Exits with 1 if it would be refused.
     """
     signing = may_read_secret(ctx, secret, secret_file)
     if token is None or token == "-":

@@ -30,6 +30,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TokenAuthError as error:
             raise click.ClickException(plain(str(error))) from error
+        except BrokenPipeError as error:
+            # Versions of click differ in the exit code that they give it.
+            _discard_output()
+            raise click.exceptions.Exit(1) from error
 
 
 def run(command: click.Command) -> NoReturn:

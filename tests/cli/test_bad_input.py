@@ -1,0 +1,221 @@
+"""Whatever comes, a command ends with a sentence, exit code 1 or 2, and nothing half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from terminal import SECRET, Terminal, command, environment
+
+READING = (["list"], ["show", "1"], ["prune", "--ended-for", "1d", "--dry-run"])
+CHANGING = (["edit", "1", "--never"], ["rotate", "1"], ["revoke", "1"], ["revoke", "--all-of", "alice", "-y"])
+
+
+@pytest.mark.parametrize("arguments", [*READING, *CHANGING], ids=" ".join)
+def test_a_missing_database_is_not_made(terminal: Terminal, arguments: list[str]) -> None:
+    assert "There is no file tokens.db" in terminal.fails("tokens", *arguments)
+    assert list(terminal.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [*READING, *CHANGING], ids=" ".join)
+def test_a_foreign_database_is_left_as_it_is(terminal: Terminal, arguments: list[str]) -> None:
+    terminal.sql("create table t (x)")
+    before = (terminal.folder / "tokens.db").read_bytes()
+    assert "holds no tokens" in terminal.fails("tokens", *arguments)
+    assert (terminal.folder / "tokens.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [READING[0], CHANGING[2], ["create", "alice"]], ids=" ".join)
+def test_what_is_no_database(terminal: Terminal, arguments: list[str]) -> None:
+    (terminal.folder / "tokens.db").write_bytes(b"no database" * 200)
+    assert "not a SQLite database" in terminal.fails("tokens", *arguments)
+    assert "is a directory" in terminal.fails("tokens", *arguments, "--database", ".", code=2)
+    assert "keeps tokens in SQLite" in terminal.fails("tokens", *arguments, "--database", "postgres://u:p@h/d")
+
+
+def test_tables_of_the_predecessor_are_not_migrated_by_reading(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql("drop table _datasette_auth_tokens_migrations")
+    before = terminal.tables("tokens.db")
+    for arguments in READING:
+        assert "this command only reads" in terminal.fails("tokens", *arguments)
+    assert terminal.tables("tokens.db") == before
+    terminal.quick("tokens", "revoke", "1")
+    assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "revoked"
+
+
+def test_a_locked_database_changes_nothing_and_says_so(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    with closing(sqlite3.connect(terminal.folder / "tokens.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        processes = [terminal.start("tokens", *arguments) for arguments in (["create", "bob"], ["revoke", "1"])]
+        for process in processes:
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert b"another process holds its lock; it is safe to try again" in err
+            assert out == b""
+        # Reading does not wait for a writer.
+        assert len(terminal.run("tokens", "list", "--json").json) == 1
+        other.execute("rollback")
+    assert terminal.sql("select actor_id, token_status from _datasette_auth_tokens") == [("alice", "A")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_file_that_cannot_be_written(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    (terminal.folder / "tokens.db").chmod(0o444)
+    assert "can only be read" in terminal.fails("tokens", "revoke", "1")
+
+
+def test_arguments_and_input_that_are_no_utf_8(terminal: Terminal) -> None:
+    for raw in ([b"create-token", b"\xff"], [b"tokens", b"create", b"\xff"], [b"\xff"]):
+        done = subprocess.run(
+            [*(os.fsencode(part) for part in command()), *raw],
+            cwd=terminal.folder,
+            env=environment(**terminal.variables),
+            capture_output=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"Error: An argument is not valid UTF-8.\n")
+    for arguments in (["decode"], ["tokens", "revoke", "-"]):
+        terminal.quick("tokens", "create", "alice")
+        assert "not valid UTF-8" in terminal.fails(*arguments, stdin=b"\xff\xfe")
+        assert "holds no token" in terminal.fails(*arguments, stdin=b" \n")
+        assert "more than" in terminal.fails(*arguments, stdin=b"x" * 100_000)
+
+
+def test_variables_that_are_no_utf_8(terminal: Terminal) -> None:
+    done = subprocess.run(
+        command("create-token", "root"),
+        env={**os.environb, b"DATASETTE_SECRET": b"\xff" * 20},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, b"Error: The secret is not valid UTF-8.\n")
+    done = subprocess.run(
+        command("tokens", "list"),
+        env={**os.environb, b"ASGI_TOKEN_AUTH_DATABASE": b"\xff.db"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, b"Error: The path of the database cannot be used.\n")
+
+
+def through_shell(terminal: Terminal, line: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line in which ``$it`` is the command."""
+    return subprocess.run(
+        ["/bin/sh", "-c", line.replace("$it", " ".join(command()))],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def test_closed_streams(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    for line, words in (
+        ("$it decode <&-", b"Standard input is closed"),
+        ("$it tokens revoke --all-of alice <&-", b"nobody said yes"),
+        ("$it tokens create bob >&-", b"Standard output is closed"),
+        ("$it tokens show 9 2>&-", b""),
+    ):
+        done = through_shell(terminal, line)
+        assert done.returncode == 1, done
+        assert words in done.stderr
+        assert b"Traceback" not in done.stderr
+    assert terminal.sql("select actor_id, token_status from _datasette_auth_tokens") == [("alice", "A")]
+
+
+def test_a_reader_that_has_gone(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql(
+        "with recursive n(i) as (select 2 union all select i + 1 from n where i < 5000) insert into "
+        "_datasette_auth_tokens (id, actor_id, permissions, created_timestamp) select i, 'bob', 'null', 1 from n"
+    )
+    for arguments in ("tokens list", "tokens list --json", "generate-secret", "--help"):
+        done = through_shell(terminal, f"($it {arguments}; echo $? >code) | true")
+        assert done.stderr == b""
+        assert int((terminal.folder / "code").read_text()) in (0, 1)
+    done = through_shell(terminal, "$it tokens list | head -n 1")
+    assert done.stdout.startswith(b"ID ")
+    assert done.stderr == b""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for words in (["tokens", "list"], ["generate-secret"], ["tokens", "create", "carol"]):
+        process = terminal.start(*words, stdout=writer)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (1, b"")
+    os.close(writer)
+    # Nobody has the text of that token.
+    assert terminal.sql("select token_status from _datasette_auth_tokens where actor_id = 'carol'") == [("R",)]
+
+
+def test_a_full_disk_behind_standard_output(terminal: Terminal) -> None:
+    done = through_shell(terminal, "$it generate-secret >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == b"Error: The output could not be written: No space left on device.\n"
+
+
+def test_ctrl_c_at_a_question(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    process = terminal.start("tokens", "revoke", "--all-of", "alice")
+    assert process.stderr is not None
+    question = b""
+    while b"[y/N]" not in question:
+        question += os.read(process.stderr.fileno(), 1_000)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "active"
+
+
+def test_without_click_one_sentence_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')")
+    done = subprocess.run(
+        [sys.executable, "-m", "asgi_token_auth"],
+        env=environment(PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "The command line needs one more package: pip install 'asgi-token-auth[cli]'.\n"
+
+
+def test_version_completion_and_the_installed_script(terminal: Terminal) -> None:
+    assert terminal.run("--version").out.startswith("asgi-token-auth ")
+    script = shutil.which("asgi-token-auth", path=os.path.dirname(sys.executable))
+    assert script is not None
+    done = subprocess.run(
+        [script], env=environment(_ASGI_TOKEN_AUTH_COMPLETE="bash_source"), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "_asgi_token_auth_completion" in done.stdout
+    words = environment(
+        _ASGI_TOKEN_AUTH_COMPLETE="bash_complete", COMP_WORDS="asgi-token-auth tokens re", COMP_CWORD="2"
+    )
+    done = subprocess.run([script], env=words, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["plain,revoke"]
+
+
+def test_generated_secrets_differ_and_serve(terminal: Terminal) -> None:
+    first, second = (terminal.run("generate-secret").out.strip() for _ in range(2))
+    assert len(first) == len(second) == 64
+    assert first != second
+    assert terminal.run("create-token", "root", DATASETTE_SECRET=first).err == ""
+
+
+def test_unknown_commands_are_misuse(terminal: Terminal) -> None:
+    assert "No such command" in terminal.fails("tokenz", code=2)
+    assert "No such option" in terminal.fails("tokens", "list", "--what", code=2)
+    assert SECRET not in terminal.quick("tokens", "create", "--help").out

@@ -1,0 +1,128 @@
+"""``check``: what would be wrong with a server is told before there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sites import needs_1_0
+from terminal import SECRET, Done, Terminal
+
+GOOD = {"manage_tokens": True, "manage_tokens_database": "tokens", "secret": {"$env": "DATASETTE_SECRET"}}
+
+
+def check(
+    terminal: Terminal,
+    block: Any,
+    *arguments: str,
+    code: int = 0,
+    name: str = "config.json",
+    slow: bool = False,
+    **more: str,
+) -> Done:
+    file = terminal.folder / name
+    file.write_text(block if isinstance(block, str) else json.dumps(block))
+    file.chmod(0o600)
+    return (terminal.run if slow else terminal.quick)("check", name, *arguments, code=code, **more)
+
+
+def test_nothing_wrong(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    before = {file: file.read_bytes() for file in terminal.folder.iterdir()}
+    done = check(terminal, GOOD, "--database", "tokens=tokens.db", slow=True)
+    assert (done.out, done.err) == ("No problems found.\n", "")
+    after = {file: file.read_bytes() for file in terminal.folder.iterdir() if file.name != "config.json"}
+    assert after == before
+    assert check(terminal, GOOD, "--database", "tokens=tokens.db", "--json").json == {
+        "ok": True,
+        "problems": [],
+        "notes": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({**GOOD, "reqired": True}, "did you mean required?"),
+        ({**GOOD, "secret": {"$env": "NOT_SET_ANYWHERE"}}, "NOT_SET_ANYWHERE is not set"),
+        ({**GOOD, "secret": "short"}, "shorter than 16 characters"),
+        ({**GOOD, "secret": "a" * 40}, "is a pattern"),
+        ({**GOOD, "manage_tokens_database": "other"}, "names no entry"),
+        ({"tokens": [{"token": "short", "actor": {"id": "bot"}}]}, "fewer than 16 characters"),
+        ({**GOOD, "query": {"sql": "drop table :token_id", "database": "tokens"}}, "must be one SELECT"),
+        ("{", "not valid JSON"),
+        ("[]", "one object"),
+    ],
+)
+def test_problems(terminal: Terminal, block: Any, words: str) -> None:
+    terminal.quick("tokens", "create", "alice")
+    done = check(terminal, block, "--database", "tokens=tokens.db", "--json", code=1, slow=True)
+    assert done.json["ok"] is False
+    assert any(words in problem for problem in done.json["problems"]), done.json
+    assert "Problem: " in check(terminal, block, "--database", "tokens=tokens.db", code=1).out
+
+
+def test_a_configuration_file_in_toml_or_missing(terminal: Terminal) -> None:
+    check(terminal, "manage_tokens = true\n", "--database", "tokens=tokens.db", name="config.toml")
+    assert "cannot be read" in terminal.run("check", "nowhere.json", code=1).out
+    assert not (terminal.folder / "tokens.db").exists()
+    assert "must be a name and a path" in terminal.fails("check", "config.toml", "--database", "tokens.db", code=2)
+
+
+def test_tokens_that_expire_soon(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice", "-e", "3d")
+    terminal.quick("tokens", "create", "bob", "-e", "30d")
+    terminal.quick("tokens", "create", "carol", "--never")
+    arguments = ("--database", "tokens=tokens.db", "--json")
+    assert len(check(terminal, GOOD, *arguments, code=1).json["problems"]) == 1
+    assert "Token 1 of alice expires" in check(terminal, GOOD, *arguments, code=1).out
+    assert len(check(terminal, GOOD, *arguments, "--expiring-within", "31", code=1).json["problems"]) == 2
+    assert check(terminal, GOOD, *arguments, "--expiring-within", "0").json["problems"] == []
+
+
+def test_secrets_that_everybody_may_read(terminal: Terminal) -> None:
+    secret = terminal.folder / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    database = ("--database", "tokens=tokens.db")
+    assert "a secret's file" in check(terminal, {**GOOD, "secret": {"$file": str(secret)}}, *database, code=1).out
+    secret.chmod(0o600)
+    assert check(terminal, {**GOOD, "secret": {"$file": str(secret)}}, *database).code == 0
+    config = terminal.folder / "config.json"
+    config.write_text(json.dumps({**GOOD, "secret": SECRET}))
+    config.chmod(0o644)
+    assert "config.json holds secrets" in terminal.run("check", "config.json", *database, code=1).out
+    config.write_text(json.dumps(GOOD))
+    terminal.run("check", "config.json", *database)
+
+
+def test_a_damaged_database_a_damaged_row_and_none(terminal: Terminal) -> None:
+    database = ("--database", "tokens=tokens.db")
+    assert "is missing" in check(terminal, GOOD, *database).out
+    terminal.sql("create table t (x)")
+    assert "holds no tokens yet" in check(terminal, GOOD, *database).out
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql("update _datasette_auth_tokens set permissions = '[1'")
+    assert "Token 1 is refused, because its row is damaged" in check(terminal, GOOD, *database, code=1).out
+    (terminal.folder / "tokens.db").write_bytes(b"this is no database" * 100)
+    assert "not a SQLite database" in check(terminal, GOOD, *database, code=1).out
+
+
+def test_the_secret_itself_is_never_told(terminal: Terminal, tmp_path: Path) -> None:
+    for block in ({**GOOD, "secret": "tiny-secret"}, {**GOOD, "secret": SECRET, "x": 1}, '{"secret": "tiny-secret"'):
+        done = check(terminal, block, code=1)
+        assert "tiny-secret" not in done.out + done.err
+        assert SECRET not in done.out + done.err
+
+
+@needs_1_0
+def test_a_configuration_of_datasette(terminal: Terminal) -> None:
+    yaml = "plugins:\n  asgi-token-auth:\n    manage_tokens: true\n    {}\n"
+    done = check(terminal, yaml.format(""), name="datasette.yaml")
+    assert "The database of managed tokens was not checked" in done.out
+    done = check(terminal, yaml.format("required: true"), name="datasette.yaml", code=1)
+    assert "use Datasette's allow block" in done.out
+    assert "no block asgi-token-auth" in check(terminal, {"plugins": {"x": {}}}, code=1).out
+    assert "cannot be read as YAML" in check(terminal, "a: [", name="datasette.yaml", code=1).out

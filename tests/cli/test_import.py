@@ -1,0 +1,246 @@
+"""``tokens import``: every token keeps working, or nothing was imported."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from itsdangerous import URLSafeSerializer
+from terminal import PATIENCE, SECRET, Terminal, environment
+
+from asgi_token_auth import Authenticated, Credential, ManagedTokens, TokenStore
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.tokens import ManagedTokenText, SigningSecrets, digest_nonce, new_nonce
+
+MANY = 10_000
+TABLE = "_datasette_auth_tokens"
+
+
+def predecessor(file: Path, *, columns: str = "", rows: str) -> None:
+    """The table as datasette-auth-tokens makes it, by its oldest or newest release."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(
+            f"""CREATE TABLE "{TABLE}" ("id" INTEGER PRIMARY KEY, "token_status" TEXT DEFAULT 'A', "description" TEXT,
+            "actor_id" TEXT, "permissions" TEXT, "created_timestamp" INTEGER, "last_used_timestamp" INTEGER,
+            "expires_after_seconds" INTEGER, {columns} "secret_version" INTEGER DEFAULT '0')"""
+        )
+        connection.execute(
+            f"insert into {TABLE} (id, token_status, actor_id, permissions, created_timestamp) values {rows}"
+        )
+        connection.commit()
+
+
+def legacy(token_id: int) -> str:
+    text: str = URLSafeSerializer(SECRET, salt="dsatok").dumps(token_id)
+    return "dsatok_" + text
+
+
+def many(file: Path) -> list[str]:
+    """A database with ten thousand tokens and their events; the texts of the tokens."""
+
+    async def prepare() -> None:
+        async with TokenStore(SQLite(file), secret=SECRET):
+            pass
+
+    asyncio.run(prepare())
+    text = ManagedTokenText(SigningSecrets([SECRET]))
+    nonces = [new_nonce() for _ in range(MANY)]
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executemany(
+            f"insert into {TABLE} (id, actor_id, permissions, created_timestamp, token_digest) values (?, ?, ?, 1, ?)",
+            [(n, f"actor-{n}", "null", digest_nonce(nonce)) for n, nonce in enumerate(nonces, start=1)],
+        )
+        connection.executemany(
+            f"insert into {TABLE}_events (token_id, event, at_timestamp) values (?, 'created', 1)",
+            [(n,) for n in range(1, MANY + 1)],
+        )
+        connection.commit()
+    return [text.build(n, nonce) for n, nonce in enumerate(nonces, start=1)]
+
+
+def accepted(file: Path, tokens: list[str]) -> list[str | None]:
+    """The actors of tokens, ``None`` for those that are refused."""
+
+    async def ask() -> list[str | None]:
+        async with TokenStore(SQLite(file), secret=SECRET) as store:
+            source = ManagedTokens(store)
+            outcomes = [await source.authenticate(Credential(token)) for token in tokens]
+            return [str(o.actor()["id"]) if isinstance(o, Authenticated) else None for o in outcomes]
+
+    return asyncio.run(ask())
+
+
+def test_everything_about_a_token_comes_along(terminal: Terminal) -> None:
+    tokens = [terminal.quick("tokens", "create", owner, "-a", "vi").out.strip() for owner in ("alice", "bob", "carol")]
+    rotated = terminal.quick("tokens", "rotate", "1", "--grace", "1h").out.strip()
+    terminal.quick("tokens", "revoke", "2", "--by", "root")
+    terminal.sql(f"update {TABLE} set parent_id = 1, last_used_timestamp = 5, last_used_address = 'x' where id = 3")
+    done = terminal.run("tokens", "import", "tokens.db", "--database", "new.db")
+    assert done.out.splitlines() == [
+        "1  alice  active  imported",
+        "2  bob  revoked  imported",
+        "3  carol  active  imported",
+    ]
+    for table in (TABLE, f"{TABLE}_events"):
+        statement = f"select * from {table} order by id"
+        assert terminal.sql(statement, file="new.db") == terminal.sql(statement)
+    assert accepted(terminal.folder / "new.db", [*tokens, rotated]) == ["alice", None, "carol", "alice"]
+
+
+@pytest.mark.parametrize("columns", ["", '"ended_timestamp" INTEGER,'])
+def test_tokens_of_the_predecessor_keep_working(terminal: Terminal, columns: str) -> None:
+    source = terminal.folder / "old.db"
+    predecessor(
+        source,
+        columns=columns,
+        rows="(1, 'L', 'alice', 'null', 1), (7, 'A', 'bob', 'null', 1), (8, 'R', 'x', 'null', 1)",
+    )
+    before = source.read_bytes()
+    done = terminal.run("tokens", "import", "old.db", "--json")
+    assert (done.json["imported"], [t["status"] for t in done.json["tokens"]]) == (3, ["active", "active", "revoked"])
+    assert source.read_bytes() == before
+    file = terminal.folder / "tokens.db"
+    assert accepted(file, [legacy(1), legacy(7), legacy(8), legacy(2)]) == ["alice", "bob", None, None]
+    assert terminal.run("tokens", "import", "old.db", "--json").json["present"] == 3
+
+
+def test_what_is_there_already_is_left_alone_and_new_ones_are_added(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    terminal.run("tokens", "import", "tokens.db", "--database", "new.db")
+    terminal.quick("tokens", "create", "bob")
+    # A server used it meanwhile, which makes it no other token.
+    terminal.sql(f"update {TABLE} set last_used_timestamp = 5 where id = 1", file="new.db")
+    done = terminal.run("tokens", "import", "tokens.db", "--database", "new.db")
+    assert done.out.splitlines() == ["1  alice  active  there already", "2  bob  active  imported"]
+    assert done.err == "Imported 1 token; 1 there already.\n"
+    assert terminal.sql(f"select last_used_timestamp from {TABLE} where id = 1", file="new.db") == [(5,)]
+    assert terminal.sql(f"select token_id from {TABLE}_events", file="new.db") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_an_id_that_another_token_has_refuses_everything(terminal: Terminal, dry: list[str]) -> None:
+    for owner in ("alice", "bob"):
+        terminal.quick("tokens", "create", owner)
+    terminal.quick("tokens", "create", "mallory", "--database", "new.db")
+    sentence = terminal.fails("tokens", "import", "tokens.db", "--database", "new.db", *dry)
+    assert "1 cannot keep their ids" in sentence
+    assert terminal.sql(f"select actor_id from {TABLE}", file="new.db") == [("mallory",)]
+
+
+def test_a_token_that_was_revoked_on_one_side_is_not_brought_back(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    terminal.run("tokens", "import", "tokens.db", "--database", "new.db")
+    terminal.quick("tokens", "revoke", "1", "--database", "new.db")
+    assert "other states" in terminal.fails("tokens", "import", "tokens.db", "--database", "new.db")
+    assert terminal.sql(f"select token_status from {TABLE}", file="new.db") == [("R",)]
+
+
+def test_a_dry_run_writes_nothing_anywhere(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    done = terminal.run("tokens", "import", "tokens.db", "--database", "new.db", "--dry-run")
+    assert done.out == "1  alice  active  would be imported\n"
+    assert done.err == "Would import 1 token; 0 there already.\n"
+    assert not (terminal.folder / "new.db").exists()
+    (terminal.folder / "new.db").touch()
+    assert (
+        terminal.run("tokens", "import", "tokens.db", "--database", "new.db", "--dry-run", "--json").json["imported"]
+        == 0
+    )
+    assert terminal.tables("new.db") == set()
+
+
+def test_sources_that_are_none_leave_the_target_alone(terminal: Terminal) -> None:
+    terminal.sql("create table t (x)", file="foreign.db")
+    (terminal.folder / "text.db").write_text("no database at all, but long enough to be looked at" * 50)
+    assert "There is no file missing.db" in terminal.fails("tokens", "import", "missing.db")
+    assert "of tokens; check which file it is" in terminal.fails("tokens", "import", "foreign.db")
+    assert "not a SQLite database" in terminal.fails("tokens", "import", "text.db")
+    assert not (terminal.folder / "tokens.db").exists()
+    terminal.quick("tokens", "create", "alice")
+    assert "the same file" in terminal.fails("tokens", "import", "tokens.db")
+    terminal.sql(f"insert into {TABLE}_migrations (name) values ('9999_future')")
+    assert "newer release" in terminal.fails("tokens", "import", "tokens.db", "--database", "new.db")
+
+
+def test_ten_thousand_tokens_are_imported_and_all_verify(terminal: Terminal) -> None:
+    tokens = many(terminal.folder / "many.db")
+    done = terminal.run("tokens", "import", "many.db")
+    assert len(done.out.splitlines()) == MANY
+    assert accepted(terminal.folder / "tokens.db", tokens) == [f"actor-{n}" for n in range(1, MANY + 1)]
+
+
+# Counts the statements of the transaction, and dies as by kill -9 at the one that is asked for.
+DYING = """
+import os, signal, sys
+from asgi_token_auth.databases import sqlite
+from asgi_token_auth.cli import main
+
+last, drive = int(sys.argv.pop(1)), sqlite._drive
+
+async def dying(connection, steps):
+    def counted():
+        count, rows = 0, None
+        while True:
+            try:
+                statement = next(steps) if rows is None else steps.send(rows)
+            except StopIteration as end:
+                return end.value
+            if "insert into _datasette_auth_tokens" in statement[0] and "_migrations" not in statement[0]:
+                count += 1
+                if count == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            rows = yield statement
+
+    return await drive(connection, counted())
+
+sqlite._drive = dying
+main()
+"""
+
+
+def test_a_kill_in_the_middle_leaves_none(terminal: Terminal) -> None:
+    many(terminal.folder / "many.db")
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql(f"update {TABLE} set id = 20000")
+    for last in (1, 7_000, 2 * MANY):
+        process = subprocess.run(
+            [sys.executable, "-c", DYING, str(last), "tokens", "import", "many.db"],
+            cwd=terminal.folder,
+            env=environment(**terminal.variables),
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert process.returncode == -signal.SIGKILL
+        assert terminal.sql(f"select actor_id from {TABLE}") == [("alice",)]
+        assert terminal.sql(f"select count(*) from {TABLE}_events") == [(1,)]
+
+
+def test_ctrl_c_in_the_middle_leaves_none(terminal: Terminal) -> None:
+    many(terminal.folder / "many.db")
+    script = textwrap.dedent(DYING).replace("signal.SIGKILL", "signal.SIGINT")
+    process = subprocess.run(
+        [sys.executable, "-c", script, "5000", "tokens", "import", "many.db"],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert process.returncode == 1, process.stderr
+    assert b"Traceback" not in process.stderr
+    assert process.stderr.strip().endswith(b"Aborted!")
+    assert terminal.sql(f"select count(*) from {TABLE}") == [(0,)]
+
+
+def test_json_has_a_row_per_token(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    done = terminal.run("tokens", "import", "tokens.db", "--database", os.path.join(".", "new.db"), "--json")
+    assert json.loads(done.out)["tokens"] == [{"id": 1, "actor_id": "alice", "status": "active", "new": True}]

@@ -1,0 +1,329 @@
+"""``tokens``: every command as a process, what it does and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from terminal import SECRET, Terminal
+
+from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
+from asgi_token_auth.cli.commands import root
+from asgi_token_auth.cli.output import table
+from asgi_token_auth.databases.sqlite import SQLite
+
+
+def verdict(terminal: Terminal, token: str) -> Any:
+    """What a server would say: the actor, or the reason."""
+
+    async def ask() -> Any:
+        async with TokenStore(SQLite(terminal.folder / "tokens.db"), secret=SECRET) as store:
+            outcome = await ManagedTokens(store).authenticate(Credential(token.strip()))
+            match outcome:
+                case Authenticated():
+                    return outcome.actor()
+                case Rejected(reason):
+                    return str(reason)
+
+    return asyncio.run(ask())
+
+
+def create(terminal: Terminal, *arguments: str) -> Any:
+    return terminal.quick("tokens", "create", *arguments, "--json").json
+
+
+# create
+
+
+def test_create_prints_the_token_and_nothing_else(terminal: Terminal) -> None:
+    done = terminal.run("tokens", "create", "alice", "--description", "CI", "-a", "view-instance")
+    assert done.out.count("\n") == 1
+    assert verdict(terminal, done.out)["id"] == "alice"
+    assert "expires in 90 days" in done.err
+    assert "tokens.db is new" in done.err
+    assert terminal.sql("select permissions from _datasette_auth_tokens") == [('{"a": ["view-instance"]}',)]
+
+
+def test_create_as_json_with_every_option(terminal: Terminal) -> None:
+    made = terminal.run(
+        *("tokens", "create", "--json"),
+        *("alice", "-e", "2h", "--by", "bob", "-a", "view-instance", "-a", "vd"),
+        *("-d", "demo", "insert-row", "-r", "demo", "foo", "update-row"),
+    ).json
+    details = made["details"]
+    assert details["restrictions"] == {
+        "a": ["view-instance", "vd"],
+        "d": {"demo": ["insert-row"]},
+        "r": {"demo": {"foo": ["update-row"]}},
+    }
+    assert verdict(terminal, made["token"])["_r"] == details["restrictions"]
+    life = terminal.sql("select expires_after_seconds from _datasette_auth_tokens")
+    assert life == [(7_200,)]
+    assert terminal.sql("select by_actor_id from _datasette_auth_tokens_events") == [("bob",)]
+    assert create(terminal, "alice", "--never")["details"]["expires_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([""], "An actor id must be text"),
+        (["alice", "-e", "0"], "Give 1 second or more"),
+        (["alice", "-e", "-5"], "is no length of time"),
+        (["alice", "-e", "soon"], "is no length of time"),
+        (["alice", "-e", "1d", "--never"], "not both"),
+        (["alice", "-e", "99999d"], "a hundred years"),
+        (["alice", "--description", "x" * 1_001], "at most 1,000 characters"),
+        ([], "Missing argument 'ACTOR'"),
+    ],
+)
+def test_create_refuses_misuse_and_makes_nothing(terminal: Terminal, arguments: list[str], sentence: str) -> None:
+    done = CliRunner(env=terminal.variables).invoke(
+        root, ["tokens", "create", "--database", str(terminal.folder / "tokens.db"), *arguments]
+    )
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert list(terminal.folder.iterdir()) == []
+
+
+def test_create_warns_of_a_weak_secret_and_refuses_an_empty_one(terminal: Terminal) -> None:
+    assert "may be guessed" in terminal.run("tokens", "create", "alice", DATASETTE_SECRET="short").err
+    assert "empty" in terminal.fails("tokens", "create", "alice", "-s", "", code=2)
+    assert "Missing secret" in terminal.fails("tokens", "create", "alice", DATASETTE_SECRET="", code=2)
+
+
+def test_a_token_whose_text_could_not_be_written_is_revoked(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    with open("/dev/full", "wb") as full:
+        process = terminal.start("tokens", "create", "alice", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"could not be written" in err
+    assert b"Traceback" not in err
+    assert b"Exception ignored" not in err
+    assert terminal.sql("select token_status from _datasette_auth_tokens order by id") == [("A",), ("R",)]
+
+
+# list
+
+
+def test_list_filters(terminal: Terminal) -> None:
+    old, new, other = (create(terminal, owner)["details"]["id"] for owner in ("alice", "alice", "bob"))
+    terminal.run("tokens", "revoke", str(new))
+    terminal.sql(
+        "update _datasette_auth_tokens set created_timestamp = created_timestamp - 86400 * 50 where id = ?", old
+    )
+    terminal.sql("update _datasette_auth_tokens set description = 'backup' where id = ?", other)
+
+    def ids(*filters: str) -> list[int]:
+        return [token["id"] for token in terminal.quick("tokens", "list", "--json", *filters).json]
+
+    assert ids() == [other, new, old]
+    assert ids("--status", "active") == [other, old]
+    assert ids("--owner", "alice") == [new, old]
+    assert ids("--search", "BACK") == [other]
+    assert ids("--unused-for", "30") == [old]
+    assert ids("--owner", "nobody") == []
+    assert "no such tokens" in terminal.run("tokens", "list", "--owner", "nobody").err
+    assert "Invalid value" in terminal.fails("tokens", "list", "--status", "gone", code=2)
+
+
+def test_list_tells_every_token_beyond_one_page(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    terminal.sql(
+        "with recursive n(i) as (select 2 union all select i + 1 from n where i < 2500) insert into "
+        "_datasette_auth_tokens (id, actor_id, permissions, created_timestamp) select i, 'bob', 'null', 1 from n"
+    )
+    assert len(terminal.run("tokens", "list", "--json").json) == 2_500
+    assert len(terminal.run("tokens", "list").out.splitlines()) == 2_501
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_the_list_fits_the_terminal(terminal: Terminal, width: int) -> None:
+    create(terminal, "a-rather-long-actor-id@example.com", "--description", "日本語の説明 " * 20)
+    lines = terminal.run("tokens", "list", COLUMNS=str(width)).out.splitlines()
+    assert len(lines) == 2
+    import unicodedata
+
+    for line in lines:
+        assert sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line) <= width
+    assert lines[1].startswith("1   active")
+
+
+def test_a_table_that_goes_into_a_file_is_not_shortened() -> None:
+    text = table(["ID", "TEXT"], [["1", "x" * 500]], width=None, shrinks=["TEXT"])
+    assert "x" * 500 in text
+
+
+def test_what_people_wrote_cannot_command_the_terminal(terminal: Terminal) -> None:
+    create(terminal, "alice\x1b[31m", "--description", "\x1b]0;gotcha\x07\n\u202etxt")
+    for arguments in (("list",), ("show", "1"), ("revoke", "--all-of", "alice\x1b[31m", "-y")):
+        done = terminal.run("tokens", *arguments)
+        assert not {"\x1b", "\x07", "\u202e"} & set(done.out + done.err)
+
+
+def test_times_are_told_in_words(terminal: Terminal) -> None:
+    create(terminal, "alice", "-e", "36h")
+    line = terminal.run("tokens", "list").out.splitlines()[1]
+    assert "never" in line
+    assert " in " in line
+    assert "all" in line
+
+
+# show
+
+
+def test_show_tells_the_token_and_its_history(terminal: Terminal) -> None:
+    create(terminal, "alice", "--by", "bob", "-d", "demo", "view-table")
+    terminal.run("tokens", "revoke", "1", "--by", "carol")
+    out = terminal.run("tokens", "show", "1").out
+    assert "revoked" in out
+    assert "by bob" in out
+    assert "by carol" in out
+    assert "Database: demo" in out
+    shown = terminal.quick("tokens", "show", "1", "--json").json
+    assert shown["status"] == "revoked"
+    assert [(event["event"], event["by"]) for event in shown["events"]] == [("created", "bob"), ("revoked", "carol")]
+
+
+def test_an_unknown_id_is_a_sentence(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    for arguments in (["show", "99"], ["edit", "99", "--never"], ["rotate", "99"], ["revoke", "99"]):
+        assert terminal.fails("tokens", *arguments) == "There is no token 99."
+    for wrong in ("0", "-1", "abc", "1.5"):
+        terminal.quick("tokens", "show", "--", wrong, code=2)
+    assert "no such token" in terminal.fails("tokens", "show", str(2**63))
+
+
+# edit
+
+
+def test_edit_changes_what_is_named_and_nothing_else(terminal: Terminal) -> None:
+    create(terminal, "alice", "--description", "old", "-a", "view-instance")
+    before = terminal.quick("tokens", "show", "1", "--json").json
+    after = terminal.run("tokens", "edit", "1", "--description", "new", "--json").json
+    assert after == {**{name: before[name] for name in after}, "description": "new"}
+    edited = terminal.run("tokens", "edit", "1", "-e", "1d", "-a", "view-table", "--json").json
+    assert edited["restrictions"] == {"a": ["view-table"]}
+    assert edited["expires_at"] < before["expires_at"]
+    assert "never" in terminal.run("tokens", "edit", "1", "--never", "--unrestricted").out
+    freed = terminal.quick("tokens", "show", "1", "--json").json
+    assert (freed["restrictions"], freed["expires_at"], freed["description"]) == (None, None, "new")
+    assert terminal.run("tokens", "edit", "1", "--description", "", "--json").json["description"] is None
+
+
+def test_edit_refuses_what_makes_no_sense(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    assert "Nothing to change" in terminal.fails("tokens", "edit", "1", code=2)
+    assert "not both" in terminal.fails("tokens", "edit", "1", "--unrestricted", "-a", "vi", code=2)
+    terminal.run("tokens", "revoke", "1")
+    assert "only an active one" in terminal.fails("tokens", "edit", "1", "--never")
+
+
+# rotate
+
+
+def test_rotate_prints_a_new_text_and_ends_the_old_one(terminal: Terminal) -> None:
+    old = create(terminal, "alice")["token"]
+    new = terminal.run("tokens", "rotate", "1").out
+    assert verdict(terminal, new)["id"] == "alice"
+    assert verdict(terminal, old) == "unknown token"
+    newer = terminal.run("tokens", "rotate", "1", "--grace", "1h", "--json").json["token"]
+    assert verdict(terminal, newer)["id"] == verdict(terminal, new)["id"] == "alice"
+    assert "90 days at most" in terminal.fails("tokens", "rotate", "1", "--grace", "91d", code=2)
+    terminal.run("tokens", "revoke", "1")
+    assert "only an active one" in terminal.fails("tokens", "rotate", "1")
+
+
+# revoke
+
+
+def test_revoke_by_id(terminal: Terminal) -> None:
+    token = create(terminal, "alice")["token"]
+    assert "is revoked" in terminal.run("tokens", "revoke", "1").out
+    assert verdict(terminal, token) == "revoked"
+    assert "had ended before" in terminal.run("tokens", "revoke", "1").out
+    assert terminal.run("tokens", "revoke", "1", "--json").json["status"] == "revoked"
+
+
+def test_a_leaked_token_needs_no_id(terminal: Terminal) -> None:
+    tokens = [create(terminal, "alice")["token"] for _ in range(3)]
+    assert "Token 2 is revoked" in terminal.run("tokens", "revoke", "-", stdin=f"  {tokens[1]}\n").out
+    assert [verdict(terminal, token) for token in tokens][1] == "revoked"
+    assert [verdict(terminal, token)["id"] for token in (tokens[0], tokens[2])] == ["alice", "alice"]
+    assert "stopped working before" in terminal.fails("tokens", "revoke", "-", stdin=tokens[1])
+    # Nobody used them by asking.
+    assert terminal.quick("tokens", "show", "2", "--json").json["last_used_at"] is None
+
+
+def test_a_token_of_another_instance_ends_no_token_here(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    theirs = terminal.run("tokens", "create", "bob", "--database", "other.db").out
+    assert "not in this database" in terminal.fails("tokens", "revoke", "-", stdin=theirs)
+    wrong = "was signed with this secret"
+    assert wrong in terminal.fails("tokens", "revoke", "-", stdin=theirs, DATASETTE_SECRET="another secret entirely")
+    assert wrong in terminal.fails("tokens", "revoke", "-", stdin="dsatok_garbage")
+    assert wrong in terminal.fails("tokens", "revoke", "-", stdin="something else")
+    assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "active"
+
+
+def test_revoking_all_of_an_actor_asks_first(terminal: Terminal) -> None:
+    tokens = [create(terminal, owner)["token"] for owner in ("alice", "alice", "bob")]
+    for answer in ("", "n\n", "\n"):
+        assert "nobody said yes" in terminal.fails("tokens", "revoke", "--all-of", "alice", stdin=answer)
+    done = terminal.run("tokens", "revoke", "--all-of", "alice", stdin="y\n")
+    assert "End 2 active tokens of alice?" in done.err
+    assert done.out == "Revoked 2 tokens.\n"
+    assert [verdict(terminal, token) for token in tokens[:2]] == ["revoked", "revoked"]
+    assert verdict(terminal, tokens[2])["id"] == "bob"
+    assert terminal.run("tokens", "revoke", "--all-of", "bob", "--yes", "--json").json == {"revoked": 1}
+    assert terminal.run("tokens", "revoke", "--all-of", "nobody").out == "Revoked 0 tokens.\n"
+    assert "--all-of" in terminal.fails("tokens", "revoke", code=2)
+    assert "--all-of" in terminal.fails("tokens", "revoke", "1", "--all-of", "alice", code=2)
+
+
+# prune
+
+
+def test_prune_deletes_what_ended_long_ago_and_asks_first(terminal: Terminal) -> None:
+    for _ in range(3):
+        create(terminal, "alice")
+    terminal.quick("tokens", "revoke", "1")
+    terminal.quick("tokens", "revoke", "2")
+    terminal.sql("update _datasette_auth_tokens set ended_timestamp = ? where id = 1", int(time.time()) - 100 * 86_400)
+    prune = ("tokens", "prune", "--ended-for", "90d")
+    assert terminal.run(*prune, "--dry-run").out == "1 token would be deleted.\n"
+    assert terminal.run(*prune, "--dry-run", "--json").json == {"pruned": 0, "found": 1}
+    assert "nobody said yes" in terminal.fails(*prune)
+    assert terminal.sql("select count(*) from _datasette_auth_tokens") == [(3,)]
+    assert terminal.run(*prune, "--yes").out == "Deleted 1 token.\n"
+    assert terminal.sql("select id from _datasette_auth_tokens order by id") == [(2,), (3,)]
+    assert terminal.run(*prune, "--json").json == {"pruned": 0, "found": 0}
+    assert "Missing option" in terminal.fails("tokens", "prune", code=2)
+
+
+def test_secrets_stay_out_of_the_process_list(terminal: Terminal) -> None:
+    token = create(terminal, "alice")["token"]
+    process = terminal.start("tokens", "revoke", "-")
+    try:
+        with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+            shown = file.read()
+        children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+        out, err = process.communicate(token.encode(), timeout=60)
+    finally:
+        process.kill()
+    assert b"is revoked" in out, err
+    for secret in (SECRET, token):
+        assert secret.encode() not in shown
+        assert secret not in children
+        assert secret.encode() not in out + err
+
+
+def test_everything_that_shows_has_json(terminal: Terminal) -> None:
+    create(terminal, "alice")
+    for arguments in (["list"], ["show", "1"], ["edit", "1", "--never"], ["rotate", "1"], ["revoke", "1"]):
+        json.loads(terminal.run("tokens", *arguments, "--json").out)
