@@ -136,6 +136,7 @@ BODIES: dict[str, tuple[bytes, str, int]] = {
     "empty": (b"", FORM, 400),
     "an unknown action": (b"delete=1", FORM, 400),
     "an empty action": (b"revoke=&rotate=", FORM, 400),
+    "one empty action": (b"revoke=", FORM, 400),
     "two actions": (b"revoke=1&rotate=1", FORM, 400),
     "an action and more": (b"revoke=1&grace=5", FORM, 400),
     "a grace that is none": (b"rotate=1&grace=%C2%B2", FORM, 400),
