@@ -222,7 +222,7 @@ def test_a_server_with_lifespan_opens_migrates_and_closes_the_store(tmp_path: Pa
     with TestClient(TokenAuthMiddleware(Starlette(lifespan=lifespan), sources=[ManagedTokens(store)])) as client:
         assert client.get("/", headers={"authorization": "Bearer dsatok_x.y"}).status_code == 401
     assert seen == [True, True]
-    assert database._pool is None
+    assert not database._pools
     assert not (tmp_path / "t.db-wal").exists()
 
 
@@ -294,12 +294,12 @@ async def test_two_middlewares_share_a_store_and_the_last_one_closes_it(tmp_path
     await store.get(issued.record.id, owner="ann")
     ends[0].set()
     await serving[0]
-    assert database._pool is not None
+    assert database._pools
     assert await status_of(apps[1], issued.token) == 200
     ends[1].set()
     await serving[1]
-    assert database._pool is None
-    assert all(not lookup._connection for lookup in database._lookups)
+    assert not database._pools
+    assert all(not lookup._readers for lookup in database._lookups)
 
 
 async def test_a_server_that_sends_no_lifespan_events_is_served_from_the_first_request(tmp_path: Path) -> None:

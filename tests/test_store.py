@@ -376,9 +376,9 @@ async def test_the_last_user_of_a_store_closes_it(tmp_path: Path) -> None:
         async with store:
             await store.issue("ann")
         assert isinstance(store.database, SQLite)
-        assert store.database._pool is not None
+        assert store.database._pools
         await store.ping()
-    assert store.database._pool is None
+    assert not store.database._pools
 
 
 async def test_a_closed_store_can_be_opened_again(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ async def test_a_store_that_cannot_open_leaves_nothing_open(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="not a SQLite database"):
         await store.open()
     assert isinstance(store.database, SQLite)
-    assert store.database._pool is None
+    assert not store.database._pools
 
 
 async def test_ping_says_when_the_table_is_gone(store: TokenStore) -> None:

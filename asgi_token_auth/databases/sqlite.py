@@ -8,8 +8,10 @@ which stand in the path of every request, run on the event loop's own thread on 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sqlite3
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -65,7 +67,7 @@ class SQLite:
         self.name = f"SQLite file {self._path}"
         self._journal_mode = journal_mode
         self._create = create
-        self._pool: _Pool | None = None
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._lookups: list[_SQLiteLookup] = []
         self._writing = 0
         self._ending: set[asyncio.Future[object]] = set()
@@ -95,12 +97,11 @@ class SQLite:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
+        loop = asyncio.get_running_loop()
+        if (pool := self._pools.pop(loop, None)) is not None:
+            await pool.close()
         for lookup in self._lookups:
             lookup.close()
-        loop = asyncio.get_running_loop()
         if ending := [future for future in self._ending if future.get_loop() is loop]:
             # Threads that report to an event loop that has ended die with a traceback.
             await asyncio.wait(ending, timeout=_LOOKUP_PATIENCE)
@@ -178,20 +179,19 @@ class SQLite:
         the parent's connections and on new ones.
         """
         inherited: list[object] = [held for lookup in self._lookups for held in lookup.leave()]
-        if self._pool is not None or self._writing:
-            inherited.append(self._pool)
-        if inherited:
+        inherited.extend(self._pools.values())
+        if inherited or self._writing:
             _inherited_files.add(self._path)
             _inherited_connections.extend(inherited)
-        self._pool = None
+        self._pools = {}
 
     def _current_pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
-        if self._pool is None or self._pool.loop is not loop:
-            if self._pool is not None:
-                self._pool.retire()
-            self._pool = _Pool(self, loop)
-        return self._pool
+        if (pool := self._pools.get(loop)) is None:
+            for ended in [other for other in list(self._pools) if other.is_closed()]:
+                self._pools.pop(ended).retire()
+            pool = self._pools[loop] = _Pool(self)
+        return pool
 
     async def _connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
         self._check_process()
@@ -248,24 +248,38 @@ class SQLite:
         return StorageError(f"{self.name}: {_sentence(error)}")
 
 
+class _Reader:
+    """A connection that one thread reads on, and what its versions mean."""
+
+    __slots__ = ("connection", "cursor", "file", "generation", "look_again")
+
+    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int], generation: int) -> None:
+        self.connection = connection
+        self.cursor = connection.cursor()
+        self.file = file
+        self.generation = generation
+        self.look_again = time.monotonic() + _SAME_FILE_INTERVAL
+
+
 class _SQLiteLookup:
-    """Rows by id on the event loop's thread: microseconds, where a thread would cost a hundred times as much."""
+    """Rows by id on the event loop's thread: microseconds, where a thread would cost a hundred times as much.
+
+    Every thread has a connection of its own, since one used by two of them crashes the process.
+    """
 
     def __init__(self, database: SQLite, sql: str) -> None:
         self._database = database
         self._sql = sql
-        self._connection: sqlite3.Connection | None = None
-        self._cursor: sqlite3.Cursor | None = None
-        self._file = (0, 0)
-        self._generation = 0
-        self._look_again = 0.0
+        self._readers: dict[int, _Reader] = {}
+        # Another connection counts from its own beginning: its versions must never meet those of this one.
+        self._generations = itertools.count(1)
 
     def version(self) -> object | None:
         try:
-            cursor = self._cursor
-            if cursor is None or time.monotonic() >= self._look_again:
-                cursor = self._current_cursor()
-            return self._version(cursor)
+            reader = self._readers.get(threading.get_ident())
+            if reader is None or time.monotonic() >= reader.look_again:
+                reader = self._current()
+            return self._version(reader)
         except (sqlite3.Error, StorageError):
             return None
 
@@ -277,57 +291,59 @@ class _SQLiteLookup:
                 return self._fetch(row_id)
             except sqlite3.Error as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY or time.monotonic() >= deadline:
-                    self.close()
+                    self._drop_mine()
                     raise self._database._failure(error) from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
 
     def _fetch(self, row_id: int) -> tuple[object, Row | None]:
-        cursor = self._current_cursor()
+        reader = self._current()
         # The version comes first: a commit between the two then costs one more read, never a stale answer.
-        version = self._version(cursor)
+        version = self._version(reader)
         try:
-            rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+            rows = reader.cursor.execute(self._sql, {"id": row_id}).fetchall()
         except sqlite3.OperationalError as error:
             if hasattr(error, "sqlite_errorcode"):
                 raise
             # Not SQLite but Python failed: some text is no UTF-8. That says something about this row only.
-            cursor.connection.text_factory = bytes
+            reader.connection.text_factory = bytes
             try:
-                rows = cursor.execute(self._sql, {"id": row_id}).fetchall()
+                rows = reader.cursor.execute(self._sql, {"id": row_id}).fetchall()
             finally:
-                cursor.connection.text_factory = str
+                reader.connection.text_factory = str
         return version, rows[0] if rows else None
 
-    def _version(self, cursor: sqlite3.Cursor) -> int:
+    def _version(self, reader: _Reader) -> int:
         # Read to its end: an open statement would hold the snapshot, and the version with it.
-        counted: int = cursor.execute("pragma data_version").fetchall()[0][0]
-        return counted + self._generation
+        counted: int = reader.cursor.execute("pragma data_version").fetchall()[0][0]
+        return counted + reader.generation
 
-    def _current_cursor(self) -> sqlite3.Cursor:
+    def _current(self) -> _Reader:
+        reader = self._readers.get(threading.get_ident())
         now = time.monotonic()
-        if self._cursor is not None and now < self._look_again:
-            return self._cursor
+        if reader is not None and now < reader.look_again:
+            return reader
         file = self._database.identity()
-        if self._cursor is None or file != self._file:
-            self.close()
-            self._connection = self._database.connect_here()
-            self._cursor = self._connection.cursor()
-            self._file = file
-            # Another connection counts from its own beginning: never let its versions meet the old ones.
-            self._generation += 1 << 32
-        self._look_again = now + _SAME_FILE_INTERVAL
-        return self._cursor
+        if reader is None or file != reader.file:
+            self._drop_mine()
+            reader = _Reader(self._database.connect_here(), file, next(self._generations) << 32)
+            self._readers[threading.get_ident()] = reader
+        reader.look_again = now + _SAME_FILE_INTERVAL
+        return reader
+
+    def _drop_mine(self) -> None:
+        if (mine := self._readers.pop(threading.get_ident(), None)) is not None:
+            mine.connection.close()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._cursor = None
+        """Close this thread's connection. Those of other threads close when nobody is using them any more."""
+        self._drop_mine()
+        self._readers.clear()
 
     def leave(self) -> list[sqlite3.Connection]:
-        """Forget the connection without closing it, and hand it over."""
-        held = [] if self._connection is None else [self._connection]
-        self._connection = self._cursor = None
+        """Forget the connections without closing them, and hand them over."""
+        held = [reader.connection for reader in self._readers.values()]
+        self._readers.clear()
         return held
 
 
@@ -348,8 +364,7 @@ class _Kept:
 class _Pool:
     """A few connections that only read, for one event loop."""
 
-    def __init__(self, database: SQLite, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, database: SQLite) -> None:
         self._database = database
         self._idle: list[_Kept] = []
         self._turn = asyncio.Semaphore(_KEPT_CONNECTIONS)

@@ -25,19 +25,22 @@ _NEVER: Final = float("inf")
 
 
 class _Entry:
-    """A well-signed token, and its row as it was under ``version``."""
+    """A good token, and its row as it was under ``version``.
+
+    Another row makes another entry, so that one that is being used by two threads is never half changed.
+    """
 
     __slots__ = ("digest", "noted", "outcome", "seen", "token_id", "until", "version")
 
-    def __init__(self, token_id: int, digest: str) -> None:
+    def __init__(self, token_id: int, digest: bytes, seen: bytes, outcome: Authenticated, until: float) -> None:
         self.token_id = token_id
         #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
-        self.digest = bytes.fromhex(digest)
-        self.version: object = None
+        self.digest = digest
         #: What the row looked like. A digest of it takes a fifth of its memory.
-        self.seen = b""
-        self.outcome: Authenticated | None = None
-        self.until = 0.0
+        self.seen = seen
+        self.outcome = outcome
+        self.until = until
+        self.version: object = None
         self.noted = 0.0
 
 
@@ -85,30 +88,35 @@ class ManagedTokens:
             self._note(entry, now, credential.address)
         return entry.outcome
 
-    async def _read(self, credential: Credential, entry: _Entry | None) -> Outcome:
-        if entry is None:
+    async def _read(self, credential: Credential, known: _Entry | None) -> Outcome:
+        if known is not None:
+            token_id, digest = known.token_id, known.digest
+        else:
             read = self.store.text.read(credential.token)
             if read is None:
                 return Rejected(Reason.BAD_SIGNATURE)
             token_id, nonce = read
-            entry = _Entry(token_id, digest_nonce(nonce) if nonce else "")
+            digest = bytes.fromhex(digest_nonce(nonce)) if nonce else b""
         await self.store.ensure_ready()
-        version, found = await self._lookup.fetch(entry.token_id)
+        version, found = await self._lookup.fetch(token_id)
         now = self.store.clock()
-        if found is None or _look(found) != entry.seen or now >= entry.until:
-            reason = self._judge(entry, credential, found, now)
-            if reason is not None:
+        entry = known
+        if entry is None or found is None or _look(found) != entry.seen or now >= entry.until:
+            judged = self._judge(credential, digest, found, now)
+            if not isinstance(judged, _Entry):
                 self._young.pop(credential.token, None)
                 self._old.pop(credential.token, None)
-                return Rejected(reason, entry.token_id)
+                return Rejected(judged, token_id)
+            entry = judged
+            entry.noted = 0.0 if known is None else known.noted
         entry.version = version
         self._remember(credential.token, entry)
         if now - entry.noted >= USE_INTERVAL:
             self._note(entry, now, credential.address)
         return entry.outcome
 
-    def _judge(self, entry: _Entry, credential: Credential, found: Row | None, now: float) -> Reason | None:
-        """Fill in ``entry`` from the row, or say why the token is refused."""
+    def _judge(self, credential: Credential, digest: bytes, found: Row | None, now: float) -> _Entry | Reason:
+        """What to remember of a good token, or why it is refused."""
         if found is None:
             return Reason.UNKNOWN_TOKEN
         row = StoredToken(*found)
@@ -118,9 +126,9 @@ class ManagedTokens:
             return Reason.DAMAGED
         until = _NEVER
         # Rows of datasette-auth-tokens have no digest, and their tokens no nonce.
-        digest = entry.digest.hex()
-        if not _same(digest, "" if row.digest is None else row.digest):
-            if row.previous_digest is None or not _same(digest, row.previous_digest):
+        presented = digest.hex()
+        if not _same(presented, "" if row.digest is None else row.digest):
+            if row.previous_digest is None or not _same(presented, row.previous_digest):
                 return Reason.UNKNOWN_TOKEN
             if type(row.previous_until) is not int or now >= row.previous_until:
                 return Reason.EXPIRED
@@ -133,11 +141,7 @@ class ManagedTokens:
         actor: dict[str, object] = {"id": row.actor_id, "token": "dsatok", "token_id": row.id}
         if restrictions is not None:
             actor["_r"] = restrictions.to_wire()
-
-        entry.token_id = row.id
-        entry.seen = _look(found)
-        entry.until = until
-        entry.outcome = Authenticated(
+        outcome = Authenticated(
             actor,
             source=self.name,
             token_id=row.id,
@@ -145,7 +149,8 @@ class ManagedTokens:
             restrictions=restrictions,
             recheck=Recheck(self, credential),
         )
-        return None
+        # row.id, and not the id that was read from the token: one object for the memory of both.
+        return _Entry(row.id, digest, _look(found), outcome, until)
 
     def _note(self, entry: _Entry, now: float, address: str | None) -> None:
         entry.noted = now

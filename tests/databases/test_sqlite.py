@@ -208,8 +208,8 @@ async def test_a_query_that_takes_too_long_is_given_up_and_its_thread_freed(path
 async def test_a_statement_that_starts_after_its_deadline_does_not_run_on(database: SQLite) -> None:
     endless = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c"
     await database.query("select 1", {})
-    assert database._pool is not None
-    thread = database._pool._idle[0].connection._thread
+    pool = database._pools[asyncio.get_running_loop()]
+    thread = pool._idle[0].connection._thread
     with pytest.raises(StorageError):
         await database.query(endless, {}, timeout=1e-9)
     await asyncio.to_thread(thread.join, 30)
@@ -219,8 +219,8 @@ async def test_a_statement_that_starts_after_its_deadline_does_not_run_on(databa
 async def test_many_queries_share_a_few_connections(database: SQLite) -> None:
     results = await asyncio.gather(*(database.query("select :n", {"n": n}) for n in range(50)))
     assert [result.rows for result in results] == [[(n,)] for n in range(50)]
-    assert database._pool is not None
-    assert 1 <= len(database._pool._idle) <= 4
+    pool = database._pools[asyncio.get_running_loop()]
+    assert 1 <= len(pool._idle) <= 4
 
 
 async def test_clients_that_hang_up_use_up_no_connection(database: SQLite) -> None:

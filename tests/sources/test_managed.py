@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -429,3 +431,49 @@ async def test_a_closed_source_opens_again_on_demand(store: TokenStore) -> None:
     await store.close()
     assert isinstance(await check(source, issued.token), dict)
     await store.open()
+
+
+def test_two_threads_with_event_loops_of_their_own_share_one_middleware(tmp_path: Path) -> None:
+    """One SQLite connection in two threads would end the process without a word."""
+    script = tmp_path / "threads.py"
+    script.write_text(_TWO_THREADS)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1600 accepted, 1 refused\n", "")
+
+
+_TWO_THREADS = """
+import asyncio, threading
+from asgi_token_auth import Authenticated, Credential, ManagedTokens, TokenStore
+from asgi_token_auth.databases.sqlite import SQLite
+
+store = TokenStore(SQLite("tokens.db"), secret="a secret for two threads")
+source = ManagedTokens(store)
+
+async def prepare():
+    async with store:
+        return [(await store.issue("alice")).token for _ in range(20)]
+
+tokens = asyncio.run(prepare())
+accepted = []
+
+def work():
+    async def run():
+        async with store:
+            for _ in range(20):
+                for token in tokens:
+                    accepted.append(isinstance(await source.authenticate(Credential(token)), Authenticated))
+                await store.get(1, owner="alice")
+    asyncio.run(run())
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+
+async def end():
+    async with store:
+        await store.revoke(1, owner="alice")
+        return await source.authenticate(Credential(tokens[0]))
+
+refused = not isinstance(asyncio.run(end()), Authenticated)
+print(sum(accepted), "accepted,", int(refused), "refused")
+"""
