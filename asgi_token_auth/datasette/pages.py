@@ -32,6 +32,7 @@ _FRAME: Final = """{% extends "base.html" %}
 <link rel="stylesheet" href="{{ base }}/static/pages.css">
 <script src="{{ base }}/static/pages.js" defer></script>
 {% endblock %}
+{% block crumbs %}{{ super() }}<p class="crumbs">&nbsp;/ <a href="{{ base }}">API tokens</a></p>{% endblock %}
 {% block content %}{{ content }}{% endblock %}
 """
 

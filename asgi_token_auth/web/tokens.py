@@ -215,6 +215,8 @@ class TokenPages:
             "list.html",
             page=page,
             names=await self._host.names({token.actor_id for token in page.items}),
+            me=visitor.id,
+            ends_all_of=_ends_all_of(visitor, page, query),
             everybody=visitor.may_view_all,
             may_create=visitor.may_create,
             filtered=any(filters.values()) or "next" in query,
@@ -594,6 +596,17 @@ def _as_json(token: TokenRecord, *, full: bool = True) -> dict[str, Any]:
     if not full:
         return {"id": token.id, "status": token.status, "actor_id": token.actor_id}
     return record_json(token)
+
+
+def _ends_all_of(visitor: _Visitor, page: Page, query: Mapping[str, str]) -> str | None:
+    """Whose tokens the list offers to end altogether. Not while it shows a choice of them: all would mean more."""
+    owner = query.get("owner") if visitor.may_view_all else None
+    if any(query.get(name) for name in _FILTERS if name not in ("owner", "size")):
+        return None
+    if owner and owner != visitor.id and not visitor.may_revoke_all:
+        return None
+    wanted = owner or visitor.id
+    return wanted if any(token.status == "active" and token.actor_id == wanted for token in page.items) else None
 
 
 def _known(choices: Choices) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals.update(box=box, describe=describe, duration=duration, exact=exact, relative=relative)
+
+
+def _in_units(details: str) -> str:
+    """What the record of events says, with its seconds in larger units."""
+    return re.sub(r"\b([0-9]{1,12}) seconds\b", lambda found: duration(int(found[1])), details)
+
+
+_environment.globals.update(
+    box=box, describe=describe, duration=duration, exact=exact, relative=relative, in_units=_in_units
+)
 
 
 def render(name: str, **values: Any) -> Markup:
