@@ -119,6 +119,29 @@ class TokenUser:
         return f"TokenUser(identity={self.identity!r})"
 
 
+class Anonymous:
+    """``scope["auth"]`` and ``scope["user"]`` of a request without a token: nobody, with no scope."""
+
+    __slots__ = ()
+
+    scopes: Final[tuple[str, ...]] = ()
+    source: Final = None
+    token_id: Final = None
+    expires_at: Final = None
+    is_authenticated: Final = False
+    identity: Final = ""
+    display_name: Final = ""
+
+    async def recheck(self) -> bool:
+        """There is no token that could still be good."""
+        return False
+
+    def __repr__(self) -> str:
+        return "ANONYMOUS"
+
+
+ANONYMOUS: Final = Anonymous()
+
 # One tuple for all tokens that have none of their own.
 _NO_MORE_SCOPES: Final = ("authenticated",)
 
@@ -261,7 +284,7 @@ async def _ask(chain: Chain, credential: Credential) -> Outcome:
         if token.startswith(prefix):
             return await source.authenticate(credential)
     if token.startswith(RESERVED_PREFIXES):
-        return None
+        return Rejected(Reason.SWITCHED_OFF)
     for source in chain.open:
         outcome = await source.authenticate(credential)
         if outcome is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -43,7 +43,7 @@ class Fault(StrEnum):
 class Reading:
     """What a request carries: a token, a fault, or neither."""
 
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     fault: Fault | None = None
     #: Where in the header list the Authorization field stands, if the token came from there.
     header: int | None = None

@@ -102,6 +102,12 @@ def from_config(
     configuration = read_configuration(block)
     if signed_in is not None and not callable(signed_in):
         raise ConfigurationError("signed_in: give an async function of the scope.")
+    if configuration.expose_token_tables:
+        raise ConfigurationError("expose_token_tables: is about Datasette's table pages; remove the key.")
+    if configuration.secret is not None and configuration.signed_tokens is False and not configuration.manage_tokens:
+        raise ConfigurationError(
+            "secret: has no effect with signed_tokens: false and without manage_tokens; remove it."
+        )
     opened = _databases(databases)
     signing = _signing(configuration, configuration.secret if secret is None else secret)
     store = None
@@ -210,13 +216,27 @@ def read_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         raise ConfigurationError(f"{file} is larger than {MAX_CONFIG_FILE:,} bytes.")
     try:
         text = raw.decode()
-        block = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        block = json.loads(text, object_pairs_hook=_object) if file.suffix == ".json" else tomllib.loads(text)
+    except _RepeatedKey as error:
+        raise ConfigurationError(f"{file} has the same key twice in one object; remove one.") from error
     except (ValueError, RecursionError) as error:
         # The error's own text quotes the file, which may hold a secret.
         raise ConfigurationError(f"{file} is not valid {file.suffix[1:].upper()} in UTF-8.") from error
     if not isinstance(block, dict):
         raise ConfigurationError(f"{file} must hold one object of configuration keys.")
     return block
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        # json keeps the last one and says nothing; TOML refuses by itself.
+        raise _RepeatedKey
+    return read
+
+
+class _RepeatedKey(ValueError):
+    pass
 
 
 def read_configuration(block: object) -> Configuration:
@@ -287,7 +307,7 @@ def read_configuration(block: object) -> Configuration:
         secrets_database=secrets.get("database"),
     )
     if not manage:
-        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
+        for key in ("permissions", "max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
             if key in block:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
     return configuration
@@ -353,7 +373,8 @@ def _file(path: object, where: str) -> str:
     if not isinstance(path, str) or not path:
         raise ConfigurationError(f"{where}: $file needs the path of a file.")
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        # Windows editors begin a file with a mark that is no part of its text.
+        with Path(path).open(encoding="utf-8-sig") as file:
             text = file.read(MAX_SECRET_FILE + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
@@ -363,6 +384,8 @@ def _file(path: object, where: str) -> str:
     value = text.rstrip("\r\n")
     if not value:
         raise ConfigurationError(f"{where}: the file {path} is empty.")
+    if "\n" in value or "\r" in value:
+        raise ConfigurationError(f"{where}: the file {path} holds more than one line.")
     return value
 
 
@@ -431,6 +454,8 @@ def _databases(databases: Mapping[str, str | os.PathLike[str] | Database] | None
         where = f"databases.{name}"
         if isinstance(given, str) and given.startswith(("postgres://", "postgresql://")):
             raise ConfigurationError(f"{where}: this release keeps tokens in SQLite; give the path of a file.")
+        if isinstance(given, str) and "://" in given:
+            raise ConfigurationError(f"{where}: there is no such kind of database; give the path of a SQLite file.")
         if isinstance(given, (str, os.PathLike)):
             try:
                 opened[name] = SQLite(given)

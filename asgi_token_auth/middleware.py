@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from asgi_token_auth.authentication import (
+    ANONYMOUS,
     Authenticated,
     CallableSource,
     Chain,
@@ -85,6 +86,7 @@ class TokenAuthMiddleware:
         forbid: a function of the outcome that returns why this app cannot take a valid token, or ``None``.
         refusal_headers: sent with every refusal, such as CORS headers.
         resources: opened before the first request and closed after the last, in this order before the sources.
+        vary: add ``Vary: Authorization`` to every answer (RFC 9110 section 12.5.5); off for apps that do.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -107,7 +109,18 @@ class TokenAuthMiddleware:
         forbid: Callable[[Authenticated], str | None] | None = None,
         refusal_headers: Sequence[tuple[bytes, bytes]] = (),
         resources: Sequence[Resource] = (),
+        vary: bool = True,
     ) -> None:
+        if not callable(app):
+            raise ConfigurationError("app: give the ASGI application that is to be wrapped.")
+        for name, flag in (
+            ("required", required),
+            ("hide_credentials", hide_credentials),
+            ("drop_cookies", drop_cookies),
+            ("vary", vary),
+        ):
+            if not isinstance(flag, bool):
+                raise ConfigurationError(f"{name}: must be True or False.")
         if not sources:
             raise ConfigurationError("sources: give at least one, for example StaticTokens or ManagedTokens.")
         if unknown not in ("reject", "pass"):
@@ -129,6 +142,7 @@ class TokenAuthMiddleware:
         self._drop_cookies = drop_cookies
         self._forbid = forbid
         self._refusal_headers = list(refusal_headers)
+        self._vary = vary
         # Written once, because strangers can ask for these as often as they like.
         self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
         self._resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
@@ -140,8 +154,10 @@ class TokenAuthMiddleware:
             if kind == "lifespan":
                 await run_lifespan(self.app, self._resources, scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                await self._unchecked(scope, receive, send)
             return
+        if self._vary and kind == "http":
+            send = _varying(send)
         server_scope = scope
         headers = scope["headers"]
         if type(headers) is not list:
@@ -183,13 +199,27 @@ class TokenAuthMiddleware:
         if not isinstance(outcome, Authenticated):
             await self._not_accepted(outcome, scope, receive, send)
             return
-        if self._forbid is not None and (why := self._forbid(outcome)) is not None:
-            self._tell("forbidden", scope, reason=why, outcome=outcome)
-            await self._refuse(insufficient_scope(why), scope, send)
+        if self._forbid is not None and await self._forbidden(outcome, scope, send):
             return
         if self._on_event is not None:
             self._tell("accepted", scope, outcome=outcome)
         await self.app(self._child(outcome, reading, scope), receive, send)
+
+    async def _unchecked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is not for us, or what an outer instance has checked already."""
+        outcome = scope.get(OUTCOME_KEY)
+        # What this app cannot take, it cannot take from an outer instance either.
+        if isinstance(outcome, Authenticated) and await self._forbidden(outcome, scope, send):
+            return
+        await self.app(scope, receive, send)
+
+    async def _forbidden(self, outcome: Authenticated, scope: Scope, send: Send) -> bool:
+        why = self._forbid(outcome) if self._forbid is not None else None
+        if why is None:
+            return False
+        self._tell("forbidden", scope, reason=why, outcome=outcome)
+        await self._refuse(insufficient_scope(why), scope, send)
+        return True
 
     def _child(self, outcome: Authenticated, reading: Reading, scope: Scope) -> Scope:
         """The scope that the app gets with a valid token."""
@@ -220,9 +250,8 @@ class TokenAuthMiddleware:
             if not self._pass_unknown:
                 await self._refuse(INVALID_TOKEN, scope, send)
                 return
-            child = {**scope, "headers": _without_cookies(scope["headers"]), "actor": None}
-            child.pop("auth", None)
-            child.pop("user", None)
+            child = {**scope, "headers": _without_cookies(scope["headers"])}
+            child.update(actor=None, auth=ANONYMOUS, user=ANONYMOUS)
             if self._required:
                 await self._refuse_anonymous(scope, send)
                 return
@@ -252,7 +281,12 @@ class TokenAuthMiddleware:
             if not known:
                 await self._refuse_anonymous(scope, send)
                 return
-        await self.app(scope, receive, send)
+        # Apps and decorators read these keys of every request; an outer middleware's stay.
+        child = dict(scope)
+        child.setdefault("actor", None)
+        child.setdefault("auth", ANONYMOUS)
+        child.setdefault("user", ANONYMOUS)
+        await self.app(child, receive, send)
 
     async def _refuse_anonymous(self, scope: Scope, send: Send) -> None:
         self._tell("required", scope)
@@ -335,6 +369,17 @@ def _private(send: Send) -> Send:
         await send(message)
 
     return private
+
+
+def _varying(send: Send) -> Send:
+    """Every answer says that it depends on the token, so that no shared cache gives one's answer to another."""
+
+    def varying(message: MutableMapping[str, Any]) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*(message.get("headers") or ()), (b"vary", b"Authorization")]}
+        return send(message)
+
+    return varying
 
 
 def _without_cookies(headers: HeaderList) -> HeaderList:

@@ -239,12 +239,17 @@ def _text(value: object, what: str) -> str:
 
 
 def _actions(value: object) -> Actions:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(action, str) for action in value):
+    if not isinstance(value, (list, tuple)) or not all(_is_name(action) for action in value):
         raise InvalidInput("Restrictions must hold lists of action names.")
     return tuple(value)
 
 
 def _by_name(value: object, read: Callable[[object], T]) -> Mapping[str, T]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, Mapping) or not all(_is_name(name) for name in value):
         raise InvalidInput("Restrictions of databases and of resources must be objects keyed by name.")
     return MappingProxyType({name: read(inner) for name, inner in value.items()})
+
+
+def _is_name(value: object) -> bool:
+    # JSON can spell lone surrogates, which no database and no answer could hold.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -146,6 +146,8 @@ class TokenStore:
             raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
+        if isinstance(database, (str, bytes)) or not hasattr(database, "transaction"):
+            raise ConfigurationError('database: give a database, for example SQLite("tokens.db").')
         self.database = database
         self.table = table
         self.clock = clock

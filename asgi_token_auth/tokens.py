@@ -72,7 +72,7 @@ class SigningSecrets:
         for value in given:
             if not isinstance(value, str):
                 raise ConfigurationError("secret: must be a string or a list of strings, newest last.")
-            if len(value) < MIN_SECRET_LENGTH:
+            if len(value.strip()) < MIN_SECRET_LENGTH:
                 raise ConfigurationError(
                     f"{name}: is shorter than {MIN_SECRET_LENGTH} characters: use a long random string, for example "
                     'from python -c "import secrets; print(secrets.token_hex(32))".'

@@ -91,7 +91,7 @@ CHAIN = {
         "pass",
         "accept",
         "dstok_t",
-        None,
+        "this kind of token is switched off",
         "exact",
     ),
     "an open source may refuse": ("pass", "pass", "pass", "reject", "t", "expired", "exact open"),
@@ -190,7 +190,7 @@ async def test_a_plain_function_never_sees_a_reserved_prefix(token: str) -> None
     async def plain(token: str) -> dict[str, str]:
         raise AssertionError(token)
 
-    assert await authenticate(Chain.of([plain]), Credential(token)) is None
+    assert await authenticate(Chain.of([plain]), Credential(token)) == Rejected(Reason.SWITCHED_OFF)
 
 
 @pytest.mark.parametrize("answer", ["root", [], {}, 5, True])

@@ -630,6 +630,7 @@ def test_every_key_is_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("permissions", {"auth-tokens-create": True}),
         ("max_expires_after", 60),
         ("tokens_may_manage_tokens", True),
         ("scopes", ["edit"]),
@@ -639,6 +640,41 @@ def test_every_key_is_read() -> None:
 def test_a_key_that_would_have_no_effect_stops_the_start(key: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=f"^{key}: has no effect without manage_tokens"):
         read_configuration({"tokens": [BOT], key: value})
+
+
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [
+        ({"manage_tokens": True, "expose_token_tables": True}, "expose_token_tables"),
+        ({"tokens": [BOT], "signed_tokens": False, "secret": SECRET}, "secret"),
+    ],
+)
+def test_a_key_without_effect_in_a_generic_app_stops_the_start(block: dict[str, Any], key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{key}: "):
+        from_config(_nobody, block, databases={"tokens": tmp_path / "tokens.db"}, secret=None)
+
+
+def test_a_key_that_stands_twice_in_a_json_file_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"param": "_one", "param": "_two"}')
+    with pytest.raises(ConfigurationError, match="the same key twice"):
+        from_config(_nobody, file)
+
+
+def test_a_file_of_two_lines_is_no_secret_and_a_byte_order_mark_no_part_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xef\xbb\xbfa-token-in-a-file\r\n")
+    block = {"tokens": [{"token": {"$file": str(file)}, "actor": {"id": "bot"}}]}
+    assert list(read_configuration(block).tokens) == ["a-token-in-a-file"]
+    file.write_text("a-token-in-a-file\nand-another\n")
+    with pytest.raises(ConfigurationError, match="more than one line"):
+        read_configuration(block)
+
+
+def test_a_database_of_no_known_kind_is_refused_without_telling_its_password() -> None:
+    with pytest.raises(ConfigurationError, match=r"^databases\.t: ") as refused:
+        from_config(_nobody, {"manage_tokens": True}, databases={"t": f"mysql://u:{HIDDEN}@h/db"}, secret=SECRET)
+    assert HIDDEN not in str(refused.value)
 
 
 def test_secrets_stop_the_start_as_long_as_nothing_keeps_them() -> None:

@@ -194,6 +194,7 @@ async def test_every_row_of_the_table_of_the_design(row: Row, kind: str) -> None
         "referrer-policy": "no-referrer",
         **({"www-authenticate": row.challenge} if row.challenge else {}),
         **({"retry-after": "5"} if expected == 503 else {}),
+        **({"vary": "Authorization"} if kind == "http" else {}),
     }
 
 
@@ -225,7 +226,7 @@ async def test_a_preflight_passes_even_where_somebody_is_required() -> None:
     app = App()
     wrapped = TokenAuthMiddleware(app, sources=sources(), required=True)
     assert (await ask(wrapped, http(PREFLIGHT, method="OPTIONS"))).status == 200
-    assert "actor" not in app.scope
+    assert app.scope["actor"] is None
 
 
 async def test_options_without_the_preflight_headers_is_an_ordinary_request() -> None:
@@ -240,7 +241,7 @@ async def test_a_preflight_of_a_url_with_the_parameter_passes_and_the_parameter_
     answer = await ask(wrapped, http(PREFLIGHT, method="OPTIONS", query=b"a=1&_auth_token=own_good"))
     assert answer.status == 200
     assert app.scope["query_string"] == b"a=1"
-    assert "actor" not in app.scope
+    assert app.scope["actor"] is None
 
 
 async def test_unknown_scope_types_are_handed_on_untouched() -> None:
@@ -251,11 +252,53 @@ async def test_unknown_scope_types_are_handed_on_untouched() -> None:
     assert scope == {"type": "something.new"}
 
 
-async def test_without_a_credential_the_app_gets_the_very_scope_of_the_server() -> None:
+@pytest.mark.parametrize("make", [http, websocket])
+async def test_without_a_credential_the_app_finds_nobody_under_every_key(make: Any) -> None:
+    """An app or a decorator that reads them must not fail on the requests of strangers."""
     app = App()
-    scope = http([(b"cookie", b"a=1")])
+    scope = make([(b"cookie", b"a=1")])
+    before = dict(scope)
     await ask(TokenAuthMiddleware(app, sources=sources()), scope)
-    assert app.scope is scope
+    assert scope == before
+    assert app.scope["actor"] is None
+    assert app.scope["auth"].scopes == ()
+    assert not await app.scope["auth"].recheck()
+    assert not app.scope["user"].is_authenticated
+    assert {key: app.scope[key] for key in before} == before
+
+
+async def test_what_an_outer_middleware_says_of_a_request_without_a_token_stays() -> None:
+    app = App()
+    await ask(TokenAuthMiddleware(app, sources=sources()), http(actor={"id": "ann"}, auth="its auth", user="its user"))
+    assert (app.scope["actor"], app.scope["auth"], app.scope["user"]) == ({"id": "ann"}, "its auth", "its user")
+
+
+async def test_every_answer_says_that_it_depends_on_the_token_unless_the_app_does() -> None:
+    for headers in ([], [bearer(GOOD)], [bearer("nobody")]):
+        assert (await ask(TokenAuthMiddleware(App(), sources=sources()), http(headers))).headers[
+            "vary"
+        ] == "Authorization"
+    quiet = TokenAuthMiddleware(App(), sources=sources(), vary=False)
+    assert "vary" not in (await ask(quiet, http())).headers
+
+
+async def test_an_inner_instance_that_cannot_take_a_token_does_not_take_it_from_an_outer_one() -> None:
+    app = App()
+    inner = TokenAuthMiddleware(app, sources=sources(), forbid=lambda outcome: "not here")
+    answer = await ask(TokenAuthMiddleware(inner, sources=sources()), http([bearer(GOOD)]))
+    assert answer.status == 403
+    assert app.scopes == []
+
+
+@pytest.mark.parametrize("name", ["required", "hide_credentials", "drop_cookies", "vary"])
+def test_a_switch_that_is_no_bool_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: "):
+        TokenAuthMiddleware(App(), sources=sources(), **{name: "no"})  # type: ignore[arg-type]
+
+
+def test_an_app_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^app: "):
+        TokenAuthMiddleware(None, sources=sources())  # type: ignore[arg-type]
 
 
 # Required
@@ -303,8 +346,8 @@ async def test_an_unknown_token_that_passes_brings_no_actor_and_no_cookie(token:
     await ask(wrapped, scope)
     assert app.scope["headers"] == [bearer(token), (b"accept", b"*/*")]
     assert app.scope["actor"] is None
-    assert "auth" not in app.scope
-    assert "user" not in app.scope
+    assert app.scope["auth"].scopes == ()
+    assert not app.scope["user"].is_authenticated
     assert scope["actor"] == {"id": "outer"}
 
 
@@ -424,8 +467,8 @@ async def test_without_the_option_the_query_is_not_looked_at() -> None:
     app = App()
     scope = http(query=b"_auth_token=own_good")
     await ask(TokenAuthMiddleware(app, sources=sources()), scope)
-    assert app.scope is scope
-    assert scope["query_string"] == b"_auth_token=own_good"
+    assert app.scope["actor"] is None
+    assert app.scope["query_string"] == scope["query_string"] == b"_auth_token=own_good"
 
 
 @pytest.mark.parametrize("query", [None, "absent"])
@@ -444,7 +487,12 @@ async def test_answers_to_a_url_with_a_token_are_kept_by_no_cache_and_tell_no_re
     app = App(headers=[(b"Cache-Control", b"public, max-age=60"), (b"etag", b"1"), (b"referrer-policy", b"origin")])
     wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token")
     answer = await ask(wrapped, http(query=b"_auth_token=own_good"))
-    assert answer.headers == {"etag": "1", "cache-control": "private, no-store", "referrer-policy": "no-referrer"}
+    assert answer.headers == {
+        "etag": "1",
+        "cache-control": "private, no-store",
+        "referrer-policy": "no-referrer",
+        "vary": "Authorization",
+    }
     plain = await ask(wrapped, http([bearer(GOOD)]))
     assert plain.headers["Cache-Control"] == "public, max-age=60"
 
@@ -507,7 +555,7 @@ async def test_no_header_but_authorization_makes_an_actor(name: bytes) -> None:
             source = Scripted({})
             scope = make([(name, value)])
             await ask(TokenAuthMiddleware(app, sources=[*sources(), source]), scope)
-            assert "actor" not in app.scope
+            assert app.scope["actor"] is None
             assert source.asked == []
 
 
@@ -693,7 +741,7 @@ async def test_all_sources_work_together_and_a_known_prefix_never_reaches_the_sq
         issued = await store.issue("ann")
         for token in (GOOD, issued.token, "4-secret", issued.token + "x", "dstok_a-b.c", "dsatok_1-2"):
             await ask(wrapped, http([bearer(token)]))
-        assert [(scope["actor"] or {}).get("id") for scope in app.scopes] == ["bot", "ann", "sql", None]
+        assert [(scope["actor"] or {}).get("id") for scope in app.scopes] == ["bot", "ann", "sql"]
         assert asked.asked == ["4-secret"]
 
 

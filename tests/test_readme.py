@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from asgi_token_auth import config
 from asgi_token_auth.errors import ConfigurationError
@@ -55,6 +58,19 @@ def test_the_requires_example_answers_as_it_says() -> None:
     answer = asyncio.run(ask("a-long-random-string"))
     assert (answer.status_code, answer.text) == (200, "Reports for bot")
     assert asyncio.run(ask("another-random-string")).status_code == 401
+
+
+def test_the_from_config_example_greets_strangers_and_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOT_TOKEN", "a-token-from-the-environment")
+    names: dict[str, Any] = {}
+    exec(compile(next(block for block in BLOCKS if "Hello {" in block), "README.md", "exec"), names)
+    with closing(sqlite3.connect("app.db")) as connection:
+        connection.execute("create table keys (id text, token_secret text, actor_id text)")
+    with TestClient(names["app"]) as client:
+        assert client.get("/").text == "Hello stranger"
+        headers = {"Authorization": "Bearer a-token-from-the-environment"}
+        assert client.get("/", headers=headers).text == "Hello bot"
 
 
 def test_every_key_that_the_readme_lists_is_read() -> None:

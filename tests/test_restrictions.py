@@ -321,3 +321,12 @@ async def test_allows_agrees_with_datasette() -> None:
     agree()
     known = {action.name: action.abbr for action in datasette.actions.values() if action.abbr}
     assert known == dict(DATASETTE_ABBREVIATIONS)
+
+
+@pytest.mark.parametrize(
+    "wire", [{"a": ["\ud800"]}, {"d": {"\ud800": ["vt"]}}, {"d": {"x": ["\udfff"]}}, {"r": {"x": {"\ud800": ["vt"]}}}]
+)
+def test_names_that_are_no_text_are_refused(wire: dict[str, Any]) -> None:
+    """A signed token may spell them, and no database could be asked about them."""
+    with pytest.raises(InvalidInput):
+        Restrictions.from_wire(wire)

@@ -46,10 +46,14 @@ def own_block(datasette: Any) -> Any:
     plugins = (holder or {}).get("plugins")
     if not isinstance(plugins, dict):
         return None
-    section = next((name for name in (PLUGIN, PREDECESSOR) if plugins.get(name)), None)
+    section = next((name for name in (PLUGIN, PREDECESSOR) if name in plugins), None)
     if section is None:
+        if "asgi_token_auth" in plugins:
+            raise ConfigurationError(f"plugins.asgi_token_auth: the section is called {PLUGIN}, with hyphens.")
         return None
     block = plugins[section]
+    if not block:
+        raise ConfigurationError(f"plugins.{section}: nothing is configured there; fill the section or remove it.")
     if not IS_1_0:
         # 0.65 publishes its metadata to everybody. A new object, because the old one may be the caller's.
         masked = {**plugins, section: dict.fromkeys(block, "***") if isinstance(block, dict) else "***"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final
 from datasette.utils import add_cors_headers
 
 from asgi_token_auth.authentication import Authenticated, CallableSource, Source
+from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.config import Configuration, build_sources
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block
@@ -29,6 +31,8 @@ from asgi_token_auth.tokens import SigningSecrets
 from asgi_token_auth.web.tokens import TokenPages
 
 logger = logging.getLogger("asgi_token_auth")
+
+NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
 
 _STATE: Final = "_asgi_token_auth"
 
@@ -81,7 +85,7 @@ class Instance:
         self.managed: ManagedTokens | None = None
         self._sources: list[Source | CallableSource] | None = None
         self._pages: TokenPages | None = None
-        self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._start: asyncio.Task[None] | None = None
         self._secrets = self._signing_secrets()
 
     @property
@@ -136,7 +140,7 @@ class Instance:
         if self.datasette.cors:
             add_cors_headers(cors)
         return TokenAuthMiddleware(
-            app,
+            _Guarded(self, app),
             sources=self.build(),
             parameter=configuration.param,
             unknown=configuration.unknown,
@@ -147,6 +151,8 @@ class Instance:
             forbid=None if IS_1_0 else _forbid_restricted,
             refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
             resources=[_Startup(self)],
+            # Datasette says by itself what its answers depend on.
+            vary=False,
         )
 
     def pages(self) -> TokenPages | None:
@@ -168,13 +174,13 @@ class Instance:
         if self.datasette._startup_invoked or _starting.get() is self.datasette:
             return
         loop = asyncio.get_running_loop()
-        if self._lock is None or self._lock[0] is not loop:
-            self._lock = (loop, asyncio.Lock())
-        async with self._lock[1]:
-            if not self.datasette._startup_invoked:
-                # 1.0 has a lock of its own around this one, which the apps that it builds itself wait for.
-                start = getattr(self.datasette, "_startup_sequence", self.datasette.invoke_startup)
-                await start()
+        if self._start is None or self._start.done() or self._start.get_loop() is not loop:
+            # 1.0 has a lock of its own around its startup, which the apps that it builds itself wait for.
+            start = getattr(self.datasette, "_startup_sequence", self.datasette.invoke_startup)
+            # A task of its own: it goes on when the client that came first hangs up, and what it notes about
+            # being inside of startup does not stay with the caller.
+            self._start = loop.create_task(start())
+        await asyncio.shield(self._start)
 
     async def check(self) -> None:
         """Open every database once and close it again, so that what cannot work stops the start.
@@ -206,7 +212,12 @@ class Instance:
                     action="execute-sql", resource=DatabaseResource(database), actor=actor
                 )
             else:
-                allowed = await self.datasette.permission_allowed(actor, "execute-sql", database, default=True)
+                allowed = all(
+                    [
+                        await self.datasette.permission_allowed(actor, action, database, default=True)
+                        for action in ("view-database", "execute-sql")
+                    ]
+                )
             if allowed:
                 return True
         return False
@@ -280,13 +291,63 @@ class InsideDatasette:
             await run_lifespan(partial(self._build_and_serve, instance), [_Startup(instance)], scope, receive, send)
         else:
             # 0.65 would let the second request through while the first one starts it.
-            await instance.ensure_started()
-            await self._build_and_serve(instance, scope, receive, send)
+            if await _starts(instance, scope, send):
+                await self._build_and_serve(instance, scope, receive, send)
 
     async def _build_and_serve(self, instance: Instance, scope: Scope, receive: Receive, send: Send) -> None:
         middleware = instance.middleware(self._app)
         self._built = (instance, middleware)
         await middleware(scope, receive, send)
+
+
+class _Guarded:
+    """Datasette, called only once it has started, and without a server's error for websockets, which it has none of."""
+
+    def __init__(self, instance: Instance, app: ASGIApp) -> None:
+        self._instance = instance
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif await _starts(self._instance, scope, send):
+            if scope["type"] == "websocket":
+                await self._serve_websocket(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Another plugin may serve it; Datasette itself answers as if it were HTTP, or fails.
+        answered = False
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal answered
+            if message["type"].startswith("websocket."):
+                answered = True
+                await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if answered:
+                raise
+        if not answered:
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+
+
+async def _starts(instance: Instance, scope: Scope, send: Send) -> bool:
+    """Whether Datasette has started; if it cannot, the connection is refused and the log says why."""
+    try:
+        await instance.ensure_started()
+    except Exception as error:
+        logger.error("Datasette could not start: %s", error)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1013, "reason": ""})
+        else:
+            await send({"type": "http.response.start", "status": 503, "headers": NOT_STARTED.headers("api")})
+            await send({"type": "http.response.body", "body": NOT_STARTED.body()})
+        return False
+    return True
 
 
 class _Startup:

@@ -14,6 +14,9 @@ from asgi_token_auth.errors import ConfigurationError, StorageError
 
 logger = logging.getLogger("asgi_token_auth")
 
+# Where a parameter is only text: comments and quoted words.
+_NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
+
 _ACTOR = "actor_"
 
 
@@ -39,7 +42,7 @@ class SQLTokens:
     def __init__(self, database: Database, sql: str, *, timeout: float = 1.0) -> None:
         if not isinstance(sql, str) or not sql.strip():
             raise ConfigurationError("query.sql: give a SELECT that returns token_secret and actor_ columns.")
-        if not re.search(r":token_id\b", sql):
+        if not re.search(r":token_id\b", _NOT_CODE.sub(" ", sql)):
             raise ConfigurationError(
                 "query.sql: the query must use :token_id, the part of the token before the hyphen."
             )
@@ -67,6 +70,8 @@ class SQLTokens:
 
     async def _check(self) -> tuple[str, ...]:
         try:
+            # It must be whole by itself, and not only together with the words around it below.
+            await self._database.query(f"explain {self._sql}", {"token_id": ""}, timeout=10.0)
             # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
             checked = await self._database.query(
                 f"select * from (\n{self._sql}\n) as checked limit 0", {"token_id": ""}, timeout=10.0
@@ -98,7 +103,13 @@ class SQLTokens:
             return None
         if self._columns is None:
             await self.open()
-        result = await self._database.query(self._sql, {"token_id": token_id}, timeout=self._timeout)
+        try:
+            result = await self._database.query(self._sql, {"token_id": token_id}, timeout=self._timeout)
+        except StorageError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                raise
+            # A database may quote in its message what it was given, which comes from the token.
+            raise StorageError(f"{self._database.name}: the query of query.sql could not be run.") from None
         if not result.rows:
             return None
         row = dict(zip(result.columns, result.rows[0], strict=True))

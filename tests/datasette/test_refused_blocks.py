@@ -15,6 +15,7 @@ from datasette.utils import StartupError
 from sites import (
     BOT,
     StartFailed,
+    bearer,
     bot_block,
     demo_files,
     full_block,
@@ -70,7 +71,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 ONLY_1_0: dict[str, tuple[dict[str, Any], str]] = {
-    "permissions": (bot_block(permissions={"auth-tokens-create": True}), "Datasette 1.0 has its own permissions block"),
+    "permissions": (
+        full_block(permissions={"auth-tokens-create": True}),
+        "Datasette 1.0 has its own permissions block",
+    ),
     "signed_tokens": (bot_block(signed_tokens=True), "use its setting allow_signed_tokens."),
     "max_signed_tokens_ttl": (bot_block(max_signed_tokens_ttl=60), "max_signed_tokens_ttl: Datasette 1.0 decides that"),
 }
@@ -104,13 +108,17 @@ async def test_a_broken_block_stops_the_wrapped_app(block: dict[str, Any], sente
     assert sentence in str(refused.value)
 
 
-async def test_without_lifespan_a_broken_query_refuses_every_request(tmp_path: Path) -> None:
+async def test_without_lifespan_a_broken_query_refuses_every_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     datasette = make(demo_files(tmp_path))
     block, sentence = BROKEN["a query without a secret"]
     async with wrapped(datasette, {**block, **bot_block()}, lifespan=False) as client:
-        for token in (BOT, None):
-            with pytest.raises(StartupError, match=sentence.partition(":")[0]):
-                await who(client, token)
+        for token in (BOT, None, BOT, None):
+            answer = await client.get("/-/actor.json", headers=bearer(token) if token else {})
+            assert answer.status_code == 503
+            assert answer.json()["ok"] is False
+    assert sentence.partition(":")[0] in caplog.text
 
 
 async def test_a_file_that_is_gone_stops_the_start(tmp_path: Path) -> None:
@@ -248,3 +256,15 @@ async def test_a_token_database_that_people_may_query_is_named_at_the_start(
         assert "people may run SQL" in caplog.text, "whoever signs in is people"
     with closing(sqlite3.connect(files[1])) as connection:
         assert connection.execute("select count(*) from _datasette_auth_tokens").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("section", ["asgi-token-auth", "datasette-auth-tokens"])
+@pytest.mark.parametrize("nothing", [{}, [], None, False])
+async def test_a_section_with_nothing_in_it_stops_the_start(tmp_path: Path, section: str, nothing: object) -> None:
+    with pytest.raises(StartupError, match="nothing is configured"):
+        await make(demo_files(tmp_path), config={"plugins": {section: nothing}}).invoke_startup()
+
+
+async def test_a_section_with_underscores_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="with hyphens"):
+        await make(demo_files(tmp_path), config={"plugins": {"asgi_token_auth": bot_block()}}).invoke_startup()
