@@ -545,9 +545,9 @@ async def test_trap_11_the_version_is_read_before_the_row(path: Path, database: 
     order: list[str] = []
     version_of = lookup._version
 
-    def version(cursor: sqlite3.Cursor) -> int:
+    def version(reader: Any) -> int:
         # A commit between the two reads must cost a second read and never keep the older row.
-        counted = version_of(cursor)
+        counted = version_of(reader)
         if not order:
             order.append("version")
             sql(path, "update t set word = 'two'")
