@@ -1,0 +1,296 @@
+"""Real servers with the pages of tokens on them, and the browser that looks at them.
+
+    python tests/browser/browser_sites.py bare|datasette FOLDER [--tables N] [--seed]
+
+serves until it is ended, and prints one line of JSON: its address, and how to log in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from asgi_token_auth import Restrictions, TokenStore, from_config
+from asgi_token_auth.databases.sqlite import SQLite
+
+SECRET = "a secret that is only used in tests"
+PATH = "/-/api/tokens"
+TABLE = "_datasette_auth_tokens"
+NAMES = {"ada": "Ada Lovelace", "grace": "Grace Hopper", "linus": "Linus"}
+ALLOW = {
+    "auth-tokens-create": {"id": ["ada", "grace", "root"]},
+    "auth-tokens-view-all": {"id": "root"},
+    "auth-tokens-revoke-all": {"id": "root"},
+}
+SCOPES = {
+    "reports:read": "Read reports",
+    "reports:write": "Write reports",
+    "orders:read": "Read orders",
+    "orders:refund": "Refund orders",
+}
+DAY = 86_400
+
+# A server that runs as root needs the first; the others keep a test's browser from calling home.
+CHROMIUM_ARGUMENTS = [
+    *(["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []),
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str | None:
+    """The path of a Chromium: the one that was named, or the first that is installed."""
+    named = os.environ.get("ASGI_TOKEN_AUTH_CHROMIUM")
+    if named:
+        return shutil.which(named)
+    names = ("/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server that is running."""
+
+    address: str
+    folder: Path
+    kind: str
+    #: What the cookie of each actor is; somebody logs in with :attr:`login` as well.
+    cookies: Mapping[str, Mapping[str, str]]
+    #: Logs in as root (Datasette, once) or shows a form (bare).
+    login: str
+    is_1_0: bool
+
+    def url(self, path: str = "") -> str:
+        return self.address + PATH + path
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "tokens.db"
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        """As long as this lasts, no token can be looked up."""
+        self._execute(f"alter table {TABLE} rename to moved_away")
+        try:
+            yield
+        finally:
+            self._execute(f"alter table moved_away rename to {TABLE}")
+
+    def _execute(self, sql: str) -> None:
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute(sql)
+
+
+@contextmanager
+def running(kind: str, folder: Path, *options: str) -> Iterator[Site]:
+    """A server in a process of its own, on a free port of this machine only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, kind, str(folder), *options], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        stopper = threading.Timer(300, process.kill)
+        stopper.start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                log.seek(0)
+                raise RuntimeError(f"the server did not start:\n{log.read()}")
+            yield Site(folder=folder, kind=kind, **json.loads(line))
+        finally:
+            stopper.cancel()
+            process.terminate()
+            process.wait(20)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+class _Clock:
+    """A clock that is set back to write what happened long ago."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def seed(database: Path, *, scopes: bool) -> None:
+    """Tokens in every state, with made-up owners and purposes; ids 1 to 8."""
+    clock = _Clock()
+    present = clock.now
+    store = TokenStore(SQLite(str(database)), secret=SECRET, clock=clock)
+    if scopes:
+        reader = Restrictions().allow_all("reports:read")
+        one = Restrictions().allow_all("reports:write")
+        many = reader.allow_all("reports:write").allow_all("orders:read").allow_all("orders:refund")
+    else:
+        reader = Restrictions().allow_all("view-instance").allow_database("plants", "view-database")
+        one = Restrictions().allow_resource("plants", "measurements", "insert-row")
+        many = reader
+        for action in ("view-table", "insert-row", "update-row", "delete-row"):
+            many = many.allow_resource("plants", "measurements", action).allow_resource("plants", "plants", action)
+    async with store:
+
+        async def issue(days_ago: float, owner: str, description: str | None, **more: Any) -> int:
+            clock.now = present - days_ago * DAY
+            issued = await store.issue(owner, by=owner, description=description, **more)
+            return issued.record.id
+
+        old = await issue(420, "ada", "Old laptop", expires_after=90 * DAY)
+        backup = await issue(210, "ada", "Nightly backup")
+        leaked = await issue(75, "ada", "Build server", expires_after=365 * DAY, restrictions=reader)
+        roof = await issue(62, "ada", "Weather station on the roof", expires_after=365 * DAY, restrictions=one)
+        await issue(33, "grace", "Monthly figures", expires_after=90 * DAY, restrictions=reader)
+        sync = await issue(24, "ada", "Sync with the herbarium", expires_after=180 * DAY, restrictions=many)
+        await issue(3, "linus", "Try-out", expires_after=7 * DAY)
+        await issue(0.2, "ada", None, expires_after=90 * DAY, restrictions=reader)
+        clock.now = present - 40 * DAY
+        await store.revoke(leaked, owner="ada", by="ada")
+        clock.now = present - 30 * DAY
+        await store.edit(roof, owner="ada", by="ada", description="Weather station, greenhouse roof")
+        clock.now = present - 2 * DAY
+        await store.rotate(roof, owner="ada", by="ada", grace=7 * DAY)
+    used = {old: 335 * DAY, backup: 9 * 3600, leaked: 41 * DAY, roof: 180, sync: 5 * DAY}
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for token_id, ago in used.items():
+            connection.execute(
+                f"update {TABLE} set last_used_timestamp = ? where id = ?", (int(present - ago), token_id)
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=["bare", "datasette"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tables", type=int, default=0)
+    parser.add_argument("--seed", action="store_true", help="with tokens in every state")
+    arguments = parser.parse_args()
+    block: dict[str, Any] = {"manage_tokens": True, "manage_tokens_database": "tokens"}
+    if arguments.seed:
+        asyncio.run(seed(arguments.folder / "tokens.db", scopes=arguments.kind == "bare"))
+    make = _bare if arguments.kind == "bare" else _datasette
+    app, about = make(arguments, block)
+    asyncio.run(_serve(app, about))
+
+
+async def _serve(app: Any, about: Callable[[], dict[str, Any]]) -> None:
+    import uvicorn
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(app, log_level="info"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        known = about()
+        print(json.dumps({"address": address, **known, "login": address + known["login"]}), flush=True)
+    await serving
+
+
+def _bare(arguments: Any, block: dict[str, Any]) -> tuple[Any, Callable[[], dict[str, Any]]]:
+    """An app that knows nothing of tokens: a login with a signed cookie, and a page that says who is asking."""
+    from itsdangerous import URLSafeSerializer
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+    from starlette.routing import Route
+
+    cookies = URLSafeSerializer(SECRET, salt="login")
+
+    async def signed_in(scope: Any) -> dict[str, Any] | None:
+        cookie = HTTPConnection(scope).cookies.get("login")
+        actor_id = cookies.loads_unsafe(cookie)[1] if cookie and cookies.loads_unsafe(cookie)[0] else None
+        return None if actor_id is None else {"id": actor_id, "name": NAMES.get(actor_id, actor_id)}
+
+    async def login(request: Request) -> Response:
+        if request.method == "POST":
+            name = (await request.body()).decode().removeprefix("name=")
+            answer = RedirectResponse(PATH, 303)
+            answer.set_cookie("login", str(cookies.dumps(name)), httponly=True, samesite="lax")
+            return answer
+        return HTMLResponse(
+            '<!DOCTYPE html><html lang="en"><title>Log in</title><main><h1>Log in</h1><form method="post">'
+            '<label>Name <input name="name"></label> <button>Log in</button></form></main>'
+        )
+
+    async def whoami(request: Request) -> Response:
+        return JSONResponse({"actor": request.scope.get("actor")})
+
+    app = Starlette(routes=[Route("/login", login, methods=["GET", "POST"]), Route("/-/actor.json", whoami)])
+    block.update(permissions=ALLOW, scopes=SCOPES)
+    wrapped = from_config(
+        app, block, databases={"tokens": str(arguments.folder / "tokens.db")}, secret=SECRET, signed_in=signed_in
+    )
+    jar = {name: {"name": "login", "value": str(cookies.dumps(name))} for name in (*NAMES, "root")}
+    return wrapped, lambda: {"login": "/login", "cookies": jar, "is_1_0": False}
+
+
+def _datasette(arguments: Any, block: dict[str, Any]) -> tuple[Any, Callable[[], dict[str, Any]]]:
+    from datasette import hookimpl
+    from datasette.app import Datasette
+    from datasette.plugins import pm
+
+    from asgi_token_auth.datasette import wrap_datasette
+    from asgi_token_auth.datasette.version import IS_1_0
+
+    def actors_from_ids(actor_ids: list[str]) -> dict[str, dict[str, str]]:
+        return {actor_id: {"id": actor_id, "name": NAMES.get(actor_id, actor_id)} for actor_id in actor_ids}
+
+    if IS_1_0:
+        plugin = ModuleType("names_of_actors")
+        plugin.__dict__["actors_from_ids"] = hookimpl(actors_from_ids)
+        pm.register(plugin)
+    plants, tokens = arguments.folder / "plants.db", arguments.folder / "tokens.db"
+    with closing(sqlite3.connect(plants)) as connection, connection:
+        connection.execute("create table if not exists plants (id integer primary key, name text, family text)")
+        connection.execute("create table if not exists measurements (id integer primary key, at text, value real)")
+        for number in range(arguments.tables):
+            connection.execute(f"create table if not exists survey_{2000 + number} (id integer primary key)")
+    with closing(sqlite3.connect(tokens)) as connection:
+        connection.execute("pragma journal_mode = wal").fetchall()
+        connection.execute("create table if not exists notes (id integer primary key)")
+    config: dict[str, Any] = {"databases": {"tokens": {"allow": {"id": "root"}}}}
+    if IS_1_0:
+        config["permissions"] = ALLOW
+    else:
+        block["permissions"] = ALLOW
+    config["plugins"] = {"asgi-token-auth": block}
+    place = "config" if IS_1_0 else "metadata"
+    datasette = Datasette([str(plants), str(tokens)], secret=SECRET, **{place: config})
+    app = wrap_datasette(datasette)
+
+    def about() -> dict[str, Any]:
+        datasette.root_enabled = True
+        jar = {
+            name: {"name": "ds_actor", "value": datasette.sign({"a": {"id": name, "name": called}}, "actor")}
+            for name, called in {**NAMES, "root": "root"}.items()
+        }
+        return {"login": f"/-/auth-token?token={datasette._root_token}", "cookies": jar, "is_1_0": IS_1_0}
+
+    return app, about
+
+
+if __name__ == "__main__":
+    main()
