@@ -299,9 +299,9 @@ def test_equal_values_have_equal_hashes(wire: dict[str, Any]) -> None:
     assert hash(one) == hash(two)
 
 
+@pytest.mark.datasette("1.0")
 async def test_allows_agrees_with_datasette() -> None:
     """Against the function with which Datasette 1.0 itself answers."""
-    pytest.importorskip("datasette.default_permissions.restrictions", reason="needs Datasette 1.0, which has `_r`")
     from datasette.app import Datasette
     from datasette.default_permissions.restrictions import restrictions_allow_action
 

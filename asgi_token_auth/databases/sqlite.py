@@ -31,7 +31,7 @@ _SAME_FILE_INTERVAL: Final = 0.1
 #: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
 _LOOKUP_PATIENCE: Final = 1.0
 _LOOKUP_PAUSE: Final = 0.0005
-_WRITE_PATIENCE: Final = 5.0
+_WRITE_PATIENCE: Final = 10.0
 _KEPT_CONNECTIONS: Final = 4
 #: Steps of SQLite's machine (some 0.1 ms of them) between two looks at whether anybody still waits.
 _STEPS_BETWEEN_LOOKS: Final = 10_000

@@ -340,7 +340,6 @@ def test_no_repr_tells_the_secret_or_the_token() -> None:
 @pytest.fixture
 async def datasette() -> Any:
     """Datasette 1.0 with our secret, started."""
-    pytest.importorskip("datasette.tokens", reason="needs Datasette 1.0, which has signed tokens")
     from datasette.app import Datasette
 
     instance = Datasette(memory=True, secret=SECRET)
@@ -366,6 +365,7 @@ CREATED: dict[str, tuple[str, int | None, list[str], dict[str, list[str]], dict[
 
 
 @pytest.mark.parametrize(("actor_id", "expires", "all_", "database", "resource"), CREATED.values(), ids=CREATED.keys())
+@pytest.mark.datasette("1.0")
 async def test_datasette_and_we_make_the_same_bytes_and_read_each_others(
     datasette: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -401,6 +401,7 @@ async def test_datasette_and_we_make_the_same_bytes_and_read_each_others(
 
 
 @pytest.mark.parametrize(("payload", "actor"), GOOD.values(), ids=GOOD.keys())
+@pytest.mark.datasette("1.0")
 async def test_datasette_gives_the_same_actor_for_every_good_token(
     datasette: Any, monkeypatch: pytest.MonkeyPatch, payload: object, actor: dict[str, Any]
 ) -> None:
@@ -409,6 +410,7 @@ async def test_datasette_gives_the_same_actor_for_every_good_token(
 
 
 @pytest.mark.parametrize("expires", [None, 60])
+@pytest.mark.datasette("1.0")
 async def test_datasettes_own_limit_gives_the_same_actor(
     datasette: Any, monkeypatch: pytest.MonkeyPatch, expires: int | None
 ) -> None:
