@@ -18,9 +18,7 @@ from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
-from asgi_token_auth.records import ANY_OWNER
 from asgi_token_auth.sources.sql import SQLTokens
-from asgi_token_auth.store import MAX_LIMIT
 from asgi_token_auth.tokens import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.words import exact
 
@@ -135,7 +133,10 @@ def _read(path: Path) -> tuple[Mapping[str, Any], bool]:
         return content, False
     for section in ("asgi-token-auth", "datasette-auth-tokens"):
         if section in plugins:
-            return plugins[section], True
+            block = plugins[section]
+            if not isinstance(block, Mapping) or not block:
+                raise ConfigurationError(f"{path}: nothing is configured under plugins.{section}.")
+            return block, True
     raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
 
 
@@ -248,17 +249,17 @@ async def _check_tokens(path: str, expiring_within: int, report: _Report) -> Non
             return
         async with store:
             soon = time.time() + expiring_within * 86_400
-            active = await all_of(store, status="active")
+            tokens = await all_of(store)
+            active = [token for token in tokens if token.status == "active"]
             expiring = [token for token in active if token.expires_at is not None and token.expires_at < soon]
             for token in expiring[:_MOST_LISTED] if expiring_within else []:
                 report.problems.append(f"Token {token.id} of {token.actor_id} expires at {exact(token.expires_at)}.")
             if expiring_within and len(expiring) > _MOST_LISTED:
                 report.problems.append(f"{len(expiring) - _MOST_LISTED:,} more tokens expire soon.")
-            page = await store.list(owner=ANY_OWNER, limit=MAX_LIMIT)
             report.problems.extend(
                 f"Token {token.id} is refused, because its row is damaged: revoke it."
-                for token in page.items
-                if token.status == "damaged"
+                for token in tokens
+                if token.status == "damaged" and token.ended_at is None
             )
     finally:
         await database.close()

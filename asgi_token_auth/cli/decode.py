@@ -96,8 +96,13 @@ async def _signed(token: str, signing: SigningSecrets | None) -> _Finding:
     finding = _Finding("signed", payload=_payload(token, SIGNED_PREFIX))
     # The content is judged as a server judges it, under a signature of our own making, whatever the real one is.
     throwaway = SigningSecrets(["only for this comparison"])
-    again = SIGNED_PREFIX + datasette_signer(throwaway).sign(finding.payload)
-    outcome = await SignedTokens(throwaway).authenticate(Credential(again))
+    try:
+        again = SIGNED_PREFIX + datasette_signer(throwaway).sign(finding.payload)
+    except UnicodeEncodeError:
+        # JSON can spell what no text can hold; a server refuses it as malformed.
+        outcome: Outcome = Rejected(Reason.MALFORMED)
+    else:
+        outcome = await SignedTokens(throwaway).authenticate(Credential(again))
     if signing is not None:
         known = await SignedTokens(signing).authenticate(Credential(token))
         finding.signature = not (isinstance(known, Rejected) and known.reason is Reason.BAD_SIGNATURE)

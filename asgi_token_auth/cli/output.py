@@ -63,8 +63,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | 
 
 def fields(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values, one pair a line."""
-    room = max(len(name) for name, _ in pairs) + 2
-    return "\n".join(f"{name + ':':<{room}}{plain(value)}".rstrip() for name, value in pairs)
+    # Names too: the databases of a token's restrictions are among them, and whoever made it chose those.
+    named = [(plain(name), plain(value)) for name, value in pairs]
+    room = max(len(name) for name, _ in named) + 2
+    return "\n".join(f"{name + ':':<{room}}{value}".rstrip() for name, value in named)
 
 
 def _width(text: str) -> int:

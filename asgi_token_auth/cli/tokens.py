@@ -121,7 +121,7 @@ def list_(
     database: str, status: str | None, owner: str | None, search: str | None, unused_for: int | None, as_json: bool
 ) -> None:
     """List tokens, newest first."""
-    before = None if unused_for is None else int(time.time()) - unused_for * _DAY
+    before = None if unused_for is None else max(0, int(time.time()) - unused_for * _DAY)
 
     async def run() -> list[TokenRecord]:
         async with opened(database) as store:
@@ -295,7 +295,7 @@ def revoke(
             number = await _number_of(store, presented) if isinstance(presented, str) else presented
             before = await store.get(number, owner=ANY_OWNER)
             after = await store.revoke(number, owner=ANY_OWNER, by=by)
-            return before.status != after.status, after
+            return before.ended_at != after.ended_at or before.status != after.status, after
 
     changed, record = asyncio.run(run())
     if as_json:
@@ -320,7 +320,7 @@ def revoke(
 @json_option
 def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete tokens that ended long ago, with the record of what happened to them."""
-    before = time.time() - ended_for
+    before = max(0.0, time.time() - ended_for)
 
     async def count() -> int:
         async with opened(database, writes=not dry_run) as store:

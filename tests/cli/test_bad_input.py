@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from itsdangerous import URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 from terminal import SECRET, Terminal, command, environment
 
 READING = (["list"], ["show", "1"], ["prune", "--ended-for", "1d", "--dry-run"])
@@ -253,3 +256,35 @@ def test_unknown_commands_are_misuse(terminal: Terminal) -> None:
     assert "No such command" in terminal.fails("tokenz", code=2)
     assert "No such option" in terminal.fails("tokens", "list", "--what", code=2)
     assert SECRET not in terminal.quick("tokens", "create", "--help").out
+
+
+def test_names_that_somebody_else_chose_cannot_write_on_the_terminal(terminal: Terminal) -> None:
+    """A token that is handed to somebody must not be able to print a verdict of its own."""
+    evil = "\x1b[2J\nVerdict: accepted"
+    signed = URLSafeSerializer("a secret of somebody else", salt="token")
+    token = "dstok_" + signed.dumps({"a": "x", "t": 1, "_r": {"d": {evil: ["vi"]}}})
+    shown = terminal.run("decode", stdin=token, code=1).out
+    assert "\x1b" not in shown
+    assert not [line for line in shown.splitlines() if line.startswith("Verdict: accepted")]
+
+
+@pytest.mark.parametrize("payload", [{"a": "\ud800", "t": 1}, {"a": "x", "t": 1, "_r": {"d": {"\ud800": ["vi"]}}}])
+def test_a_token_that_spells_what_is_no_text_is_told_apart_calmly(
+    terminal: Terminal, payload: dict[str, object]
+) -> None:
+    text = base64_encode(json.dumps(payload)).decode()
+    for options in ([], ["--json"]):
+        assert "bad signature" in terminal.run("decode", *options, stdin=f"dstok_{text}.{'x' * 27}", code=1).out
+
+
+@pytest.mark.parametrize("block", [None, [], "text", {}])
+def test_an_empty_section_of_a_configuration_is_said_to_be_empty(terminal: Terminal, block: object) -> None:
+    (terminal.folder / "config.json").write_text(json.dumps({"plugins": {"asgi-token-auth": block}}))
+    done = terminal.run("check", "config.json", code=1)
+    assert "nothing is configured" in done.out + done.err
+
+
+def test_times_before_the_epoch_match_nothing(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    assert "alice" not in terminal.run("tokens", "list", "--unused-for", "30000").out
+    terminal.run("tokens", "prune", "--ended-for", "30000d", "--yes")
