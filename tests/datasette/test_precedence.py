@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi import ask, websocket
 from sites import (
     BOT,
     IS_1_0,
@@ -214,3 +215,14 @@ async def test_a_restricted_token_beside_a_cookie_does_not_get_the_cookies_right
         login = cookie(datasette, {"id": "root"})
         assert (await client.get("/demo/foo.json", headers=login)).status_code == 200
         assert (await client.get("/demo/foo.json", headers={**login, **bearer(token)})).status_code == 403
+
+
+@pytest.mark.parametrize("token", [None, BOT, "nobody-knows-this-token"])
+async def test_a_websocket_is_closed_and_makes_no_error(tmp_path: Path, token: str | None) -> None:
+    """Datasette has none, and would answer as if it had been asked over HTTP."""
+    datasette = make(demo_files(tmp_path))
+    app = wrap_datasette(datasette, full_block())
+    async with serving(app):
+        scope = websocket([(b"authorization", f"Bearer {token}".encode())] if token else [])
+        answer = await ask(app, scope)
+    assert [message["type"] for message in answer.messages] == ["websocket.close"]
