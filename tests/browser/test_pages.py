@@ -506,6 +506,7 @@ def test_the_form_says_in_words_what_the_token_may_do(site: Site, new_page: NewP
 
 
 @pytest.mark.datasette("1.0")
+@pytest.mark.parametrize("site", ["datasette"], indirect=True)
 def test_hundreds_of_tables_leave_a_short_form(new_page: NewPage, tmp_path: Path) -> None:
     with running("datasette", tmp_path, "--tables", "300") as large:
         page = new_page(None)
