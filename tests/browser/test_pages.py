@@ -391,6 +391,10 @@ def test_every_page_is_fit_for_everybody(site: Site, new_page: NewPage, screen: 
     page = new_page(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
     # Around our part of the page it is Datasette's.
     part = ".ata" if site.kind == "datasette" else None
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if screen == "phone":
+        # The same elements with the same names; only what depends on colours and on the layout can differ.
+        options["runOnly"] = ["color-contrast", "scrollable-region-focusable", "link-in-text-block", "target-size"]
     found: list[str] = []
     seen = 0
     for name in every_page(page, site):
@@ -400,7 +404,7 @@ def test_every_page_is_fit_for_everybody(site: Site, new_page: NewPage, screen: 
         width = page.evaluate("document.scrollingElement.scrollWidth")
         if width > viewport["width"]:
             found.append(f"{name}: {width} pixels wide")
-        for violation in Axe().run(page, context=part).response["violations"]:
+        for violation in Axe().run(page, context=part, options=options).response["violations"]:
             if violation["impact"] in ("serious", "critical"):
                 found.append(f"{name}: {violation['help']}: {violation['nodes'][0]['html'][:200]}")
     assert found == []
