@@ -87,7 +87,7 @@ class SQLite:
         connection = await self._connect("rwc" if self._create else "rw", timeout=_WRITE_PATIENCE)
         try:
             if self._journal_mode == "wal":
-                await connection.execute_fetchall("pragma journal_mode = wal")
+                await _switch_to_wal(connection)
             await connection.execute_fetchall("select count(*) from sqlite_master")
         except sqlite3.Error as error:
             if not _is_read_only(error):
@@ -290,7 +290,7 @@ class _SQLiteLookup:
             try:
                 return self._fetch(row_id)
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BUSY or time.monotonic() >= deadline:
+                if not _is_busy(error) or time.monotonic() >= deadline:
                     self._drop_mine()
                     raise self._database._failure(error) from error
             await asyncio.sleep(pause)
@@ -424,6 +424,21 @@ async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
     return await connection
 
 
+async def _switch_to_wal(connection: aiosqlite.Connection) -> None:
+    deadline = time.monotonic() + _WRITE_PATIENCE
+    pause = _LOOKUP_PAUSE
+    while True:
+        try:
+            await connection.execute_fetchall("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            # Two processes that switch at once could wait for each other, so SQLite does not wait at all here.
+            if not _is_busy(error) or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
 async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
     rows: list[Row] | None = None
     while True:
@@ -451,6 +466,10 @@ def _text(stored: bytes) -> str | bytes:
         return stored.decode()
     except UnicodeDecodeError:
         return stored
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def _is_read_only(error: sqlite3.Error) -> bool:
