@@ -11,6 +11,7 @@ from datasette.utils.asgi import Request
 from asgi_token_auth.config import ACTIONS
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.web.forms import Choices
+from asgi_token_auth.web.host import Section
 from asgi_token_auth.web.permissions import matches
 from asgi_token_auth.web.tokens import CREATE, PATH, REVOKE_ALL, VIEW_ALL
 
@@ -29,10 +30,10 @@ _MOST_TABLES: Final = 500
 _FRAME: Final = """{% extends "base.html" %}
 {% block title %}{{ title }}{% endblock %}
 {% block extra_head %}{{ super() }}
-<link rel="stylesheet" href="{{ base }}/static/pages.css">
-<script src="{{ base }}/static/pages.js" defer></script>
+<link rel="stylesheet" href="{{ base }}{{ section.assets }}.css">
+<script src="{{ base }}{{ section.assets }}.js" defer></script>
 {% endblock %}
-{% block crumbs %}{{ super() }}<p class="crumbs">&nbsp;/ <a href="{{ base }}">API tokens</a></p>{% endblock %}
+{% block crumbs %}{{ super() }}<p class="crumbs">&nbsp;/ <a href="{{ base }}">{{ section.title }}</a></p>{% endblock %}
 {% block content %}{{ content }}{% endblock %}
 """
 
@@ -79,14 +80,14 @@ class DatasetteHost:
         shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
         return {actor_id: name for actor_id, name in shown.items() if name != actor_id}
 
-    async def frame(self, scope: Mapping[str, Any], title: str, content: str, base: str) -> str:
+    async def frame(self, scope: Mapping[str, Any], section: Section, title: str, content: str, base: str) -> str:
         """Datasette's base template."""
         request = Request(scope, None)
         environment = self._datasette.get_jinja_environment(request) if IS_1_0 else self._datasette.jinja_env
         template = environment.from_string(_FRAME)
         # render_template() tells plugins the name of the template.
         template.name = "asgi_token_auth.html"
-        context = {"title": title, "content": content, "base": base}
+        context = {"section": section, "title": title, "content": content, "base": base}
         rendered: str = await self._datasette.render_template(template, context, request=request)
         return rendered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from asgi_token_auth.errors import StorageError
@@ -19,6 +20,21 @@ _STRICT_CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One set of pages, as the frame around them knows it."""
+
+    #: Of the list, and of links to it.
+    title: str
+    #: What the pages look after, one and several.
+    singular: str
+    plural: str
+    #: Where the pages are in every app.
+    path: str
+    #: Where, from there, the style sheet and the script are, without ``.css`` and ``.js``.
+    assets: str
 
 
 class Host(Protocol):
@@ -47,7 +63,7 @@ class Host(Protocol):
         """How to show actors; ids that are not in the answer are shown as they are."""
         ...
 
-    async def frame(self, scope: Scope, title: str, content: str, base: str) -> str:
+    async def frame(self, scope: Scope, section: Section, title: str, content: str, base: str) -> str:
         """The whole page around ``content``, which is HTML. ``base``: the path of the pages."""
         ...
 
@@ -94,14 +110,14 @@ class AnyApp:
         """Ids are all that is known."""
         return {}
 
-    async def frame(self, scope: Scope, title: str, content: str, base: str) -> str:
+    async def frame(self, scope: Scope, section: Section, title: str, content: str, base: str) -> str:
         """Our own layout."""
         try:
             actor = await self.actor(scope)
         except StorageError:
             # The page says so, and needs a frame to say it in.
             actor = None
-        return render("layout.html", title=title, content=content, base=base, actor=actor)
+        return render("layout.html", section=section, title=title, content=content, base=base, actor=actor)
 
     async def notice(self) -> str | None:
         """Nothing: the database is the operator's choice."""

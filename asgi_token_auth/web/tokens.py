@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
 from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.store import TokenStore
-from asgi_token_auth.web.cross_origin import cross_origin_reason
-from asgi_token_auth.web.forms import CSRF_FIELD, Choices, TokenForm, read_form, read_json, to_fields
-from asgi_token_auth.web.host import AnyApp, Host
-from asgi_token_auth.web.http import (
-    Refused,
-    html,
-    json_answer,
-    json_error,
-    read_form_body,
-    read_json_body,
-    see_other,
-)
-from asgi_token_auth.web.templates import render
+from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
+from asgi_token_auth.web.host import AnyApp, Host, Section
+from asgi_token_auth.web.http import Refused, json_answer, see_other
+from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
 from asgi_token_auth.words import exact, record_json
-
-logger = logging.getLogger("asgi_token_auth")
 
 #: Where the pages are in every app.
 PATH: Final = "/-/api/tokens"
@@ -43,26 +29,21 @@ CREATE: Final = "auth-tokens-create"
 VIEW_ALL: Final = "auth-tokens-view-all"
 REVOKE_ALL: Final = "auth-tokens-revoke-all"
 
+SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", path=PATH, assets="/static/pages")
+
 # What the next page of a list repeats; whatever else stood in the address, a token for one, is not spread.
 _FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "size")
 
 # The buttons of the forms.
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 
-_STATIC = Path(__file__).parent / "static"
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
 
 @dataclass(frozen=True, slots=True)
-class _Visitor:
+class _Visitor(Person):
     """Who is asking, and how far they reach."""
 
-    actor: Mapping[str, Any]
-    id: str
-    #: The token that they came by, if any.
-    token: Authenticated | None
-    #: What they are limited to, by that token or otherwise.
-    limits: Restrictions | None
     may_create: bool
     may_view_all: bool
     may_revoke_all: bool
@@ -123,68 +104,28 @@ class TokenPages:
         self._limit = store.max_expires_after
         self._tokens_may_manage = tokens_may_manage_tokens
         named = scopes if isinstance(scopes, Mapping) else dict.fromkeys(scopes, "")
-        self._host = host or AnyApp(signed_in=signed_in, permissions=permissions or {}, scopes=named)
-        route = re.compile
-        self._routes: list[tuple[re.Pattern[str], Callable[..., Awaitable[Response]], str]] = [
-            (route(r"(?P<json>\.json)?/?"), self._list, "GET POST"),
-            (route(r"/create(?P<json>\.json)?"), self._create, "GET POST"),
-            (route(r"/current(?P<json>\.json)"), self._current, "GET"),
-            (route(_ID + r"(?P<json>\.json)?"), self._detail, "GET POST"),
-            (route(_ID + r"/edit(?P<json>\.json)?"), self._edit, "GET POST"),
-            (route(r"/static/(?P<file>pages\.css|pages\.js)"), self._static, "GET"),
+        host = host or AnyApp(signed_in=signed_in, permissions=permissions or {}, scopes=named)
+        routes: list[tuple[str, View, str]] = [
+            (r"(?P<json>\.json)?/?", self._list, "GET POST"),
+            (r"/create(?P<json>\.json)?", self._create, "GET POST"),
+            (r"/current(?P<json>\.json)", self._current, "GET"),
+            (_ID + r"(?P<json>\.json)?", self._detail, "GET POST"),
+            (_ID + r"/edit(?P<json>\.json)?", self._edit, "GET POST"),
         ]
+        self._pages = Pages(SECTION, host, routes, clock=store.clock)
+        self._host = host
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request; ``root_path`` is where the pages are mounted."""
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1000, "reason": ""})
-            return
-        request = Request(scope, receive)
-        base = scope.get("root_path", "")
-        path: str = scope["path"]
-        path = path.removeprefix(base)
-        # From here on it stands in links and in Location, where only ASCII may.
-        response = await self._answer(request, quote(base, safe="/%~:@!$&'()*+,;="), path)
-        if request.method == "HEAD":
-            # The length stays that of the page.
-            response.body = b""
-        await response(scope, receive, send)
-
-    async def _answer(self, request: Request, base: str, path: str) -> Response:
-        wants_json = path.endswith(".json")
-        try:
-            for pattern, view, methods in self._routes:
-                if (found := pattern.fullmatch(path)) is None:
-                    continue
-                method = "GET" if request.method == "HEAD" else request.method
-                if method not in methods.split():
-                    allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
-                    raise Refused(405, "This address does not take that.", headers=allow)
-                if (reason := cross_origin_reason(request.method, request.headers)) is not None:
-                    raise Refused(403, reason)
-                return await view(request, base, **{k: v for k, v in found.groupdict().items() if k != "json"})
-            raise Refused(404, "There is no such page.")
-        except Refused as refused:
-            return await self._refusal(request, base, refused, wants_json)
-        except TokenNotFound:
-            return await self._refusal(request, base, Refused(404, "There is no such token."), wants_json)
-        except InvalidInput as error:
-            return await self._refusal(request, base, Refused(400, str(error)), wants_json)
-        except StorageError as error:
-            logger.error("a page of tokens could not be served: %s", error)
-            message = "The tokens cannot be reached at the moment; nothing was changed. Try again soon."
-            unavailable = Refused(503, message, headers={"Retry-After": "5"})
-            return await self._refusal(request, base, unavailable, wants_json)
+        await self._pages(scope, receive, send)
 
     # Views
 
-    async def _list(self, request: Request, base: str) -> Response:
-        visitor = await self._visitor(request)
-        as_json = request.scope["path"].endswith(".json")
-        if request.method == "POST":
-            return await self._revoke_all(request, base, visitor, as_json)
-        query = request.query_params
+    async def _list(self, visit: Visit) -> Response:
+        visitor = await self._visitor(visit)
+        if visit.posts:
+            return await self._revoke_all(visit, visitor)
+        query = visit.query
         owner: Owner = visitor.sees
         if visitor.may_view_all and query.get("owner"):
             owner = query["owner"]
@@ -198,19 +139,18 @@ class TokenPages:
             limit=_whole(query, "size") or 30,
         )
         following = _next_query(query, page)
-        if as_json:
+        if visit.as_json:
             return json_answer(
                 {
                     "ok": True,
                     "tokens": [_as_json(token) for token in page.items],
                     "next": page.next_cursor,
-                    "next_url": f"{base}.json?{following}" if following else None,
+                    "next_url": f"{visit.base}.json?{following}" if following else None,
                 }
             )
         filters: dict[str, Any] = {name: query.get(name, "") for name in ("search", "status", "owner")}
-        return await self._page(
-            request,
-            base,
+        return await self._pages.page(
+            visit,
             "API tokens",
             "list.html",
             page=page,
@@ -220,86 +160,84 @@ class TokenPages:
             everybody=visitor.may_view_all,
             may_create=visitor.may_create,
             filtered=any(filters.values()) or "next" in query,
-            first_url=base + _with_question(urlencode({k: v for k, v in filters.items() if v}))
+            first_url=visit.base + _with_question(urlencode({k: v for k, v in filters.items() if v}))
             if "next" in query
             else None,
-            next_url=f"{base}?{following}" if following else None,
+            next_url=f"{visit.base}?{following}" if following else None,
             **filters,
         )
 
-    async def _create(self, request: Request, base: str) -> Response:
-        visitor = await self._visitor(request)
+    async def _create(self, visit: Visit) -> Response:
+        visitor = await self._visitor(visit)
         if not visitor.may_create:
             raise Refused(403, "You do not have permission to create a token.")
-        choices = await self._host.choices(request.scope, visitor.actor)
+        choices = await self._host.choices(visit.request.scope, visitor.actor)
         limit = self._longest_life(visitor)
-        if request.method != "POST":
-            if request.scope["path"].endswith(".json"):
+        if not visit.posts:
+            if visit.as_json:
                 return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(_known(choices))})
-            return await self._create_page(request, base, visitor, choices, self._empty_form())
-        if request.scope["path"].endswith(".json"):
-            form = read_json(await read_json_body(request), choices, max_expires_after=limit)
+            return await self._create_page(visit, visitor, choices, self._empty_form())
+        if visit.as_json:
+            form = read_json(await visit.body(), choices, max_expires_after=limit)
             if form.errors:
                 raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
             issued = await self._issue(visitor, form)
             return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)}, status=201)
-        form = read_form(await read_form_body(request), choices, max_expires_after=limit)
+        form = read_form(await visit.body(), choices, max_expires_after=limit)
         if not form.errors:
             try:
                 issued = await self._issue(visitor, form)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
             else:
-                return await self._shown(request, base, issued)
-        return await self._create_page(request, base, visitor, choices, form, status=400)
+                return await self._shown(visit, issued)
+        return await self._create_page(visit, visitor, choices, form, status=400)
 
-    async def _detail(self, request: Request, base: str, number: str) -> Response:
-        visitor = await self._visitor(request)
+    async def _detail(self, visit: Visit, number: str) -> Response:
+        visitor = await self._visitor(visit)
         token_id = int(number)
-        as_json = request.scope["path"].endswith(".json")
-        if request.method == "POST":
-            return await self._change(request, base, visitor, token_id, as_json)
+        if visit.posts:
+            return await self._change(visit, visitor, token_id)
         token, full = await self._look_up(visitor, token_id)
-        return await self._detail_page(request, base, visitor, token, full=full, as_json=as_json)
+        return await self._detail_page(visit, visitor, token, full=full)
 
-    async def _change(self, request: Request, base: str, visitor: _Visitor, token_id: int, as_json: bool) -> Response:
-        values = await _sent(request, as_json)
-        if _asks_only_for("revoke", values):
+    async def _change(self, visit: Visit, visitor: _Visitor, token_id: int) -> Response:
+        values = await visit.actions(*_ACTIONS)
+        if asks_only_for("revoke", values):
             record = await self._revoke(visitor, token_id)
-            if as_json:
+            if visit.as_json:
                 return json_answer({"ok": True, "details": _as_json(record, full=visitor.sees_all_of(record))})
-            return see_other(f"{base}/{token_id}")
-        if not _asks_only_for("rotate", values, "grace"):
+            return see_other(f"{visit.base}/{token_id}")
+        if not asks_only_for("rotate", values, "grace"):
             raise Refused(400, "Send either revoke, or rotate with grace in seconds.")
         grace = values.get("grace", 0)
-        if not as_json:
+        if not visit.as_json:
             if not re.fullmatch(r"[0-9]{1,9}", str(grace)):
                 raise Refused(400, "grace must be a whole number of seconds.")
             grace = int(grace)
         await self._look_up_own(visitor, token_id)
         issued = await self._store.rotate(token_id, owner=visitor.own, by=visitor.id, grace=grace)
-        if as_json:
+        if visit.as_json:
             return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)})
-        return await self._shown(request, base, issued, grace=int(grace), rotated=True)
+        return await self._shown(visit, issued, grace=int(grace), rotated=True)
 
-    async def _edit(self, request: Request, base: str, number: str) -> Response:
-        visitor = await self._visitor(request)
+    async def _edit(self, visit: Visit, number: str) -> Response:
+        visitor = await self._visitor(visit)
         token = await self._look_up_own(visitor, int(number))
-        choices = await self._host.choices(request.scope, visitor.actor)
+        choices = await self._host.choices(visit.request.scope, visitor.actor)
         # What the token may do already is no news, be it offered here or not.
         choices = choices.including(token.restrictions)
         limit = self._longest_life(visitor)
-        as_json = request.scope["path"].endswith(".json")
-        if request.method != "POST":
-            if as_json:
+        if not visit.posts:
+            if visit.as_json:
                 return json_answer({"ok": True, "details": _as_json(token)})
             typed = {"description": token.description or "", "expire_type": "keep", **to_fields(token.restrictions)}
             form = TokenForm(typed=typed)
             if token.status != "active":
                 raise Refused(400, f"This token is {token.status}; only an active one can be changed.")
-            return await self._edit_page(request, base, token, choices, form)
-        if as_json:
-            sent = await read_json_body(request)
+            return await self._edit_page(visit, token, choices, form)
+        if visit.as_json:
+            sent = await visit.body()
             form = read_json(
                 {"expires_after": None, **sent},
                 choices,
@@ -311,7 +249,7 @@ class TokenPages:
                 name: getattr(form, name) for name in ("description", "expires_after", "restrictions") if name in sent
             }
         else:
-            fields = await read_form_body(request)
+            fields = await visit.body()
             keeps = fields.get("expire_type") == "keep"
             form = read_form(
                 {**fields, "expire_type": ""} if keeps else fields,
@@ -335,26 +273,26 @@ class TokenPages:
             else:
                 return (
                     json_answer({"ok": True, "details": _as_json(record)})
-                    if as_json
-                    else see_other(f"{base}/{token.id}")
+                    if visit.as_json
+                    else see_other(f"{visit.base}/{token.id}")
                 )
-        if as_json:
+        if visit.as_json:
             raise Refused(400, " ".join(form.errors.values()))
-        return await self._edit_page(request, base, token, choices, form, status=400)
+        return await self._edit_page(visit, token, choices, form, status=400)
 
-    async def _revoke_all(self, request: Request, base: str, visitor: _Visitor, as_json: bool) -> Response:
-        values = await _sent(request, as_json)
+    async def _revoke_all(self, visit: Visit, visitor: _Visitor) -> Response:
+        values = await visit.actions(*_ACTIONS)
         owner = values.get("owner", visitor.id)
-        if not _asks_only_for("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
+        if not asks_only_for("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
             raise Refused(400, "Send revoke_all, with an owner if they are somebody else's.")
         if owner != visitor.id and not visitor.may_revoke_all:
             raise Refused(403, "You do not have permission to revoke other people's tokens.")
         reach: Owner = visitor.own if owner == visitor.id else owner
         count = await self._store.revoke_all(owner=reach, by=visitor.id)
-        return json_answer({"ok": True, "revoked": count}) if as_json else see_other(base)
+        return json_answer({"ok": True, "revoked": count}) if visit.as_json else see_other(visit.base)
 
-    async def _current(self, request: Request, base: str) -> Response:
-        outcome = request.scope.get(OUTCOME_KEY)
+    async def _current(self, visit: Visit) -> Response:
+        outcome = visit.request.scope.get(OUTCOME_KEY)
         if not isinstance(outcome, Authenticated):
             challenge = {"WWW-Authenticate": 'Bearer realm="api"'}
             raise Refused(401, "Send a token with the request to learn about it.", headers=challenge)
@@ -370,41 +308,25 @@ class TokenPages:
             }
         )
 
-    async def _static(self, request: Request, base: str, file: str) -> Response:
-        headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(_STATIC / file, headers=headers)
-
     # Who, and what they may
 
-    async def _visitor(self, request: Request) -> _Visitor:
-        scope = request.scope
-        actor = await self._host.actor(scope)
-        actor_id = actor.get("id") if actor else None
-        if actor is None or not isinstance(actor_id, str) or not actor_id:
-            raise Refused(403, "You must be logged in as an actor with an ID to look after tokens.")
-        outcome = scope.get(OUTCOME_KEY)
-        token = outcome if isinstance(outcome, Authenticated) else None
-        if token is None and actor.get("token"):
-            raise Refused(403, "A token cannot be used to look after tokens.")
-        if token is not None and not await self._may_manage(token, actor_id):
-            raise Refused(403, "A token cannot be used to look after tokens.")
-        limits = token.restrictions if token is not None else _outer_limits(actor)
-        if limits is not None and not limits.allows(CREATE):
+    async def _visitor(self, visit: Visit) -> _Visitor:
+        person = await self._pages.person(visit)
+        if person.token is not None and not await self._may_manage(person.token, person.id):
+            raise self._pages.no_tokens()
+        if not person.within_limits(CREATE):
             raise Refused(403, f"You are limited, and {CREATE} is not among what you may do.")
-
-        async def may(action: str) -> bool:
-            return (limits is None or limits.allows(action)) and await self._host.allowed(scope, actor, action)
-
+        may_create = await self._pages.may(visit, person, CREATE)
         # A token looks after itself and its children, whatever its actor may do besides.
-        beyond = token is None
+        beyond = person.token is None
         return _Visitor(
-            actor,
-            actor_id,
-            token,
-            limits,
-            await may(CREATE),
-            beyond and await may(VIEW_ALL),
-            beyond and await may(REVOKE_ALL),
+            person.actor,
+            person.id,
+            person.token,
+            person.limits,
+            may_create,
+            beyond and await self._pages.may(visit, person, VIEW_ALL),
+            beyond and await self._pages.may(visit, person, REVOKE_ALL),
         )
 
     async def _may_manage(self, token: Authenticated, actor_id: str) -> bool:
@@ -483,12 +405,11 @@ class TokenPages:
         return TokenForm(typed=typed)
 
     async def _create_page(
-        self, request: Request, base: str, visitor: _Visitor, choices: Choices, form: TokenForm, *, status: int = 200
+        self, visit: Visit, visitor: _Visitor, choices: Choices, form: TokenForm, *, status: int = 200
     ) -> Response:
         names = await self._host.names({visitor.id})
-        return await self._page(
-            request,
-            base,
+        return await self._pages.page(
+            visit,
             "Create an API token",
             "create.html",
             code=status,
@@ -499,11 +420,10 @@ class TokenPages:
         )
 
     async def _edit_page(
-        self, request: Request, base: str, token: TokenRecord, choices: Choices, form: TokenForm, *, status: int = 200
+        self, visit: Visit, token: TokenRecord, choices: Choices, form: TokenForm, *, status: int = 200
     ) -> Response:
-        return await self._page(
-            request,
-            base,
+        return await self._pages.page(
+            visit,
             "Edit a token",
             "edit.html",
             code=status,
@@ -513,26 +433,21 @@ class TokenPages:
             limit=self._limit,
         )
 
-    async def _shown(
-        self, request: Request, base: str, issued: IssuedToken, *, grace: int = 0, rotated: bool = False
-    ) -> Response:
-        return await self._page(
-            request, base, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
+    async def _shown(self, visit: Visit, issued: IssuedToken, *, grace: int = 0, rotated: bool = False) -> Response:
+        return await self._pages.page(
+            visit, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
         )
 
-    async def _detail_page(
-        self, request: Request, base: str, visitor: _Visitor, token: TokenRecord, *, full: bool, as_json: bool
-    ) -> Response:
+    async def _detail_page(self, visit: Visit, visitor: _Visitor, token: TokenRecord, *, full: bool) -> Response:
         events = await self._store.events(token.id, owner=visitor.sees) if full else ()
-        if as_json:
+        if visit.as_json:
             details = _as_json(token, full=full)
             happened = [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
             return json_answer({"ok": True, "details": details, "events": happened})
         own = token.actor_id == visitor.id
         token = token if full else replace(token, description=None)
-        return await self._page(
-            request,
-            base,
+        return await self._pages.page(
+            visit,
             token.description or f"Token {token.id}",
             "detail.html",
             token=token,
@@ -543,47 +458,6 @@ class TokenPages:
             may_change=own and visitor.may_create,
             may_revoke=own or visitor.may_revoke_all,
         )
-
-    async def _page(
-        self, request: Request, base: str, title: str, template: str, *, code: int = 200, **values: Any
-    ) -> Response:
-        content = render(template, base=base, notice=await self._host.notice(), now=self._store.clock(), **values)
-        text = await self._host.frame(request.scope, title, content, base)
-        return html(text, policy=self._host.content_security_policy, status=code)
-
-    async def _refusal(self, request: Request, base: str, refused: Refused, as_json: bool) -> Response:
-        if as_json:
-            answer = json_error(refused.status, refused.message, refused.errors)
-            answer.headers.update(refused.headers)
-            return answer
-        title = {403: "Not permitted", 404: "Not found", 503: "Not available"}.get(refused.status, "That did not work")
-        content = render("message.html", title=title, message=refused.message, base=base, back=refused.status != 403)
-        text = await self._host.frame(request.scope, title, content, base)
-        page = html(text, policy=self._host.content_security_policy, status=refused.status)
-        page.headers.update(refused.headers)
-        return page
-
-
-async def _sent(request: Request, as_json: bool) -> dict[str, Any]:
-    if as_json:
-        return await read_json_body(request)
-    fields = await read_form_body(request)
-    return {name: True if name in _ACTIONS and value else value for name, value in fields.items() if name != CSRF_FIELD}
-
-
-def _asks_only_for(action: str, values: Mapping[str, Any], *more: str) -> bool:
-    """Whether ``action`` is asked for, and nothing but ``more`` besides. In JSON ``"false"`` is no yes."""
-    return values.get(action) is True and not values.keys() - {action, *more}
-
-
-def _outer_limits(actor: Mapping[str, Any]) -> Restrictions | None:
-    """What an actor is limited to without a token, by a cookie for example. What cannot be read allows nothing."""
-    if actor.get("_r") is None:
-        return None
-    try:
-        return Restrictions.from_wire(actor["_r"])
-    except InvalidInput:
-        return Restrictions()
 
 
 def _check_within(visitor: _Visitor, restrictions: Restrictions | None) -> None:

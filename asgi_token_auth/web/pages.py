@@ -1,0 +1,217 @@
+"""What every set of pages shares: routes, who is asking, refusals in page and JSON form, headers, the frame."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.errors import InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.web.cross_origin import cross_origin_reason
+from asgi_token_auth.web.forms import CSRF_FIELD
+from asgi_token_auth.web.host import Host, Section
+from asgi_token_auth.web.http import Refused, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.templates import render
+
+logger = logging.getLogger("asgi_token_auth")
+
+_STATIC: Final = Path(__file__).parent / "static"
+
+#: A view of one address: a visit, and the named groups of the address but ``json``.
+View: TypeAlias = Callable[..., Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request for a page."""
+
+    request: Request
+    #: The path of the pages as it stands in links, percent-encoded.
+    base: str
+    #: Whether the address asks for JSON.
+    as_json: bool
+
+    @property
+    def posts(self) -> bool:
+        """Whether something is to be changed."""
+        return self.request.method == "POST"
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """What follows the question mark; of a repeated name the last."""
+        return self.request.query_params
+
+    async def body(self) -> dict[str, Any]:
+        """The JSON object or the fields of the form that were sent.
+
+        Raises:
+            Refused: 413, 415 or 400.
+        """
+        return await read_json_body(self.request) if self.as_json else await read_form_body(self.request)
+
+    async def actions(self, *buttons: str) -> dict[str, Any]:
+        """The same, where a form's buttons are the ``true`` of JSON.
+
+        Raises:
+            Refused: 413, 415 or 400.
+        """
+        sent = await self.body()
+        if self.as_json:
+            return sent
+        return {k: True if k in buttons and value else value for k, value in sent.items() if k != CSRF_FIELD}
+
+
+def asks_only_for(action: str, values: Mapping[str, Any], *more: str) -> bool:
+    """Whether ``action`` is asked for, and nothing but ``more`` besides. In JSON ``"false"`` is no yes."""
+    return values.get(action) is True and not values.keys() - {action, *more}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is asking."""
+
+    actor: Mapping[str, Any]
+    id: str
+    #: The token that they came by, if any.
+    token: Authenticated | None
+    #: What they are limited to, by that token or otherwise.
+    limits: Restrictions | None
+
+    def within_limits(self, action: str) -> bool:
+        """Whether their limits name ``action``. It is for the host to say whether they may, besides."""
+        return self.limits is None or self.limits.allows(action)
+
+
+class Pages:
+    """An ASGI app that finds the view of a request and answers whatever goes wrong in it.
+
+    Args:
+        routes: a pattern of what follows the path of the pages, its view, and the methods that it takes.
+        clock: what the times on a page are told from.
+    """
+
+    def __init__(
+        self, section: Section, host: Host, routes: Iterable[tuple[str, View, str]], *, clock: Callable[[], float]
+    ) -> None:
+        self._section = section
+        self.host = host
+        self._clock = clock
+        self._routes: list[tuple[re.Pattern[str], View, str]] = [
+            (re.compile(pattern, re.DOTALL), view, methods) for pattern, view, methods in routes
+        ]
+        assets = re.compile(re.escape(section.assets) + r"(?P<kind>\.css|\.js)")
+        self._routes.insert(0, (assets, self._asset, "GET"))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; ``root_path`` is where the pages are mounted."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            return
+        root = scope.get("root_path", "")
+        path: str = scope["path"]
+        # From here on it stands in links and in Location, where only ASCII may.
+        base = quote(root, safe="/%~:@!$&'()*+,;=")
+        visit = Visit(Request(scope, receive), base, path.endswith(".json"))
+        response = await self._answer(visit, path.removeprefix(root))
+        if visit.request.method == "HEAD":
+            # The length stays that of the page.
+            response.body = b""
+        await response(scope, receive, send)
+
+    async def person(self, visit: Visit) -> Person:
+        """Who is asking. Whoever came by a token of ours has it in ``token``; whether it will do is for the view.
+
+        Raises:
+            Refused: 403 for nobody, for whoever has no id, and for whoever came by another kind of token.
+            StorageError: it cannot be told.
+        """
+        scope = visit.request.scope
+        actor = await self.host.actor(scope)
+        actor_id = actor.get("id") if actor else None
+        if actor is None or not isinstance(actor_id, str) or not actor_id:
+            raise Refused(403, f"You must be logged in as an actor with an ID to look after {self._section.plural}.")
+        outcome = scope.get(OUTCOME_KEY)
+        token = outcome if isinstance(outcome, Authenticated) else None
+        if token is None and actor.get("token"):
+            raise self.no_tokens()
+        return Person(actor, actor_id, token, token.restrictions if token is not None else _outer_limits(actor))
+
+    def no_tokens(self) -> Refused:
+        """The refusal of whoever came by a token where a person is needed."""
+        return Refused(403, f"A token cannot be used to look after {self._section.plural}.")
+
+    async def may(self, visit: Visit, person: Person, action: str) -> bool:
+        """Whether they may, within what they are limited to."""
+        return person.within_limits(action) and await self.host.allowed(visit.request.scope, person.actor, action)
+
+    async def page(self, visit: Visit, title: str, template: str, *, code: int = 200, **values: Any) -> Response:
+        """The page that ``template`` makes of ``values``."""
+        notice = await self.host.notice()
+        content = render(template, base=visit.base, notice=notice, now=self._clock(), **values)
+        return await self._framed(visit, title, content, code)
+
+    async def _answer(self, visit: Visit, path: str) -> Response:
+        request, section = visit.request, self._section
+        try:
+            for pattern, view, methods in self._routes:
+                if (found := pattern.fullmatch(path)) is None:
+                    continue
+                method = "GET" if request.method == "HEAD" else request.method
+                if method not in methods.split():
+                    allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
+                    raise Refused(405, "This address does not take that.", headers=allow)
+                if (reason := cross_origin_reason(request.method, request.headers)) is not None:
+                    raise Refused(403, reason)
+                return await view(visit, **{k: v for k, v in found.groupdict().items() if k != "json"})
+            raise Refused(404, "There is no such page.")
+        except Refused as refused:
+            return await self._refusal(visit, refused)
+        except TokenNotFound:
+            return await self._refusal(visit, Refused(404, f"There is no such {section.singular}."))
+        except InvalidInput as error:
+            return await self._refusal(visit, Refused(400, str(error)))
+        except StorageError as error:
+            logger.error("a page of %s could not be served: %s", section.plural, error)
+            message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
+            return await self._refusal(visit, Refused(503, message, headers={"Retry-After": "5"}))
+
+    async def _asset(self, visit: Visit, kind: str) -> Response:
+        headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(_STATIC / f"pages{kind}", headers=headers)
+
+    async def _refusal(self, visit: Visit, refused: Refused) -> Response:
+        if visit.as_json:
+            answer = json_error(refused.status, refused.message, refused.errors)
+        else:
+            titles = {403: "Not permitted", 404: "Not found", 503: "Not available"}
+            title = titles.get(refused.status, "That did not work")
+            back = None if refused.status == 403 else f"All {self._section.plural}"
+            content = render("message.html", title=title, message=refused.message, base=visit.base, back=back)
+            answer = await self._framed(visit, title, content, refused.status)
+        answer.headers.update(refused.headers)
+        return answer
+
+    async def _framed(self, visit: Visit, title: str, content: str, status: int) -> Response:
+        text = await self.host.frame(visit.request.scope, self._section, title, content, visit.base)
+        return html(text, policy=self.host.content_security_policy, status=status)
+
+
+def _outer_limits(actor: Mapping[str, Any]) -> Restrictions | None:
+    """What an actor is limited to without a token, by a cookie for example. What cannot be read allows nothing."""
+    if actor.get("_r") is None:
+        return None
+    try:
+        return Restrictions.from_wire(actor["_r"])
+    except InvalidInput:
+        return Restrictions()
