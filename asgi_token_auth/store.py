@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
-from asgi_token_auth.migrations import Migration, add_missing_columns, migrate, pending
+from asgi_token_auth.migrations import Migration, add_missing_columns, pending
 from asgi_token_auth.records import (
     KEEP,
     AnyOwner,
@@ -38,6 +35,7 @@ from asgi_token_auth.records import (
     permissions_text,
 )
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import (
     MANAGED_PREFIX,
     MAX_ID,
@@ -47,9 +45,7 @@ from asgi_token_auth.tokens import (
     digest_nonce,
     new_nonce,
 )
-from asgi_token_auth.usage import UsageLog, Use
-
-logger = logging.getLogger("asgi_token_auth")
+from asgi_token_auth.usage import Use
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
@@ -114,7 +110,7 @@ class ImportedToken:
     imported: bool
 
 
-class TokenStore:
+class TokenStore(TableStore):
     """Managed tokens: issued, listed, changed, rotated, ended, and when each was last used.
 
     Args:
@@ -142,97 +138,14 @@ class TokenStore:
         record_addresses: bool = False,
         max_expires_after: int | None = None,
     ) -> None:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
-            raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
+        super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
-        if isinstance(database, (str, bytes)) or not hasattr(database, "transaction"):
-            raise ConfigurationError('database: give a database, for example SQLite("tokens.db").')
-        self.database = database
-        self.table = table
-        self.clock = clock
         self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
         self.record_addresses = record_addresses
         if max_expires_after is not None and (type(max_expires_after) is not int or max_expires_after < 1):
             raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")
         self.max_expires_after = max_expires_after
-        self._usage = UsageLog(self._write_usage)
-        self._users = 0
-        self._ready = False
-        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-
-    def __repr__(self) -> str:
-        return f"TokenStore({self.database!r}, table={self.table!r})"
-
-    async def open(self) -> None:
-        """Open and migrate the database, and count one more user of this store.
-
-        Raises:
-            StorageError: the database cannot be opened or migrated.
-        """
-        await self.ensure_ready()
-        # What was ready in a process need not be so in its fork, which must not start then.
-        await self.ping()
-        self._users += 1
-
-    async def ensure_ready(self) -> None:
-        """The same without counting: for a server that sends no lifespan events."""
-        if self._ready:
-            return
-        # One lock per event loop: a lock that was waited for in one loop cannot be used in another.
-        loop = asyncio.get_running_loop()
-        if self._opening is None or self._opening[0] is not loop:
-            self._opening = (loop, asyncio.Lock())
-        async with self._opening[1]:
-            if not self._ready:
-                try:
-                    await self.database.open()
-                    await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
-                except BaseException:
-                    await self.database.close()
-                    raise
-                self._ready = True
-
-    async def state(self) -> Literal["ready", "outdated", "absent"]:
-        """Whether the tables are there, and as this release needs them. Opens and writes nothing.
-
-        Raises:
-            StorageError: the database cannot be read, or a newer release has migrated it.
-        """
-        if not (await self.database.query(self.database.dialect.table_columns, {"table": self.table})).rows:
-            return "absent"
-        return "outdated" if await pending(self.database, self._bookkeeping, self._migrations()) else "ready"
-
-    async def close(self) -> None:
-        """Write what is known of last uses; the last user closes the database."""
-        self._users = max(0, self._users - 1)
-        if self._users == 0:
-            try:
-                await self._usage.close()
-            finally:
-                self._ready = False
-                await self.database.close()
-
-    async def flush(self) -> None:
-        """Write the last uses noted so far."""
-        await self._usage.flush()
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def ping(self) -> None:
-        """Do nothing but ask the database.
-
-        Raises:
-            StorageError: it does not answer, or the table is not there.
-        """
-        await self.database.query(f"select id from {self.table} limit 1", {})
 
     async def issue(
         self,
@@ -809,11 +722,7 @@ class TokenStore:
             previous_until=as_integer(stored.previous_until),
         )
 
-    @property
-    def _bookkeeping(self) -> str:
-        return f"{self.table}_migrations"
-
-    def _migrations(self) -> Sequence[Migration]:
+    def _in_order(self) -> Sequence[Migration]:
         def predecessor() -> Steps[None]:
             # The columns in the order and with the types that datasette-auth-tokens gives them.
             yield (

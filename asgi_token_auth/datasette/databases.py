@@ -14,6 +14,7 @@ from asgi_token_auth.databases.sqlite import DIALECT, SQLite, drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import SecretInput
 
 T = TypeVar("T")
@@ -22,20 +23,26 @@ T = TypeVar("T")
 Started = Callable[[], Awaitable[None]]
 
 
-class AttachedStore(TokenStore):
+class _Attached(TableStore):
     """A store in one of Datasette's databases, which are complete only once Datasette has started."""
 
-    def __init__(
-        self, database: Database, *, secret: SecretInput, started: Started, max_expires_after: int | None = None
-    ) -> None:
-        super().__init__(database, secret=secret, max_expires_after=max_expires_after)
-        self._wait_for_start = started
+    _wait_for_start: Started
 
     async def ensure_ready(self) -> None:
         """Wait for Datasette before anything is locked: its startup hooks may use this store too."""
         if not self._ready:
             await self._wait_for_start()
             await super().ensure_ready()
+
+
+class AttachedStore(_Attached, TokenStore):
+    """Managed tokens there."""
+
+    def __init__(
+        self, database: Database, *, secret: SecretInput, started: Started, max_expires_after: int | None = None
+    ) -> None:
+        super().__init__(database, secret=secret, max_expires_after=max_expires_after)
+        self._wait_for_start = started
 
 
 def attached_file(path: str) -> SQLite:

@@ -1,0 +1,128 @@
+"""What every store shares: its tables are opened and migrated, its users counted, its last uses written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.migrations import Migration, migrate, pending
+from asgi_token_auth.usage import UsageLog, Use
+
+
+class TableStore:
+    """Rows in a table of one database, and in tables whose names start with that table's.
+
+    Args:
+        database: where the rows are.
+        table: the table's name.
+        clock: seconds since the epoch, for tests.
+        migrations: what makes the tables, in order.
+        write_usage: writes a batch of last uses.
+
+    Raises:
+        ConfigurationError: ``database`` is none, or ``table`` cannot be a name.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        table: str,
+        clock: Callable[[], float],
+        migrations: Callable[[], Sequence[Migration]],
+        write_usage: Callable[[Sequence[Use]], Awaitable[None]],
+    ) -> None:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
+            raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
+        if isinstance(database, (str, bytes)) or not hasattr(database, "transaction"):
+            raise ConfigurationError('database: give a database, for example SQLite("tokens.db").')
+        self.database = database
+        self.table = table
+        self.clock = clock
+        self._migrations = migrations
+        self._usage = UsageLog(write_usage)
+        self._users = 0
+        self._ready = False
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.database!r}, table={self.table!r})"
+
+    async def open(self) -> None:
+        """Open and migrate the database, and count one more user of this store.
+
+        Raises:
+            StorageError: the database cannot be opened or migrated.
+        """
+        await self.ensure_ready()
+        # What was ready in a process need not be so in its fork, which must not start then.
+        await self.ping()
+        self._users += 1
+
+    async def ensure_ready(self) -> None:
+        """The same without counting: for a server that sends no lifespan events."""
+        if self._ready:
+            return
+        # One lock per event loop: a lock that was waited for in one loop cannot be used in another.
+        loop = asyncio.get_running_loop()
+        if self._opening is None or self._opening[0] is not loop:
+            self._opening = (loop, asyncio.Lock())
+        async with self._opening[1]:
+            if not self._ready:
+                try:
+                    await self.database.open()
+                    await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
+                except BaseException:
+                    await self.database.close()
+                    raise
+                self._ready = True
+
+    async def state(self) -> Literal["ready", "outdated", "absent"]:
+        """Whether the tables are there, and as this release needs them. Opens and writes nothing.
+
+        Raises:
+            StorageError: the database cannot be read, or a newer release has migrated it.
+        """
+        if not (await self.database.query(self.database.dialect.table_columns, {"table": self.table})).rows:
+            return "absent"
+        return "outdated" if await pending(self.database, self._bookkeeping, self._migrations()) else "ready"
+
+    async def close(self) -> None:
+        """Write what is known of last uses; the last user closes the database."""
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            try:
+                await self._usage.close()
+            finally:
+                self._ready = False
+                await self.database.close()
+
+    async def flush(self) -> None:
+        """Write the last uses noted so far."""
+        await self._usage.flush()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def ping(self) -> None:
+        """Do nothing but ask the database.
+
+        Raises:
+            StorageError: it does not answer, or the table is not there.
+        """
+        await self.database.query(f"select id from {self.table} limit 1", {})
+
+    @property
+    def _bookkeeping(self) -> str:
+        return f"{self.table}_migrations"
