@@ -35,6 +35,7 @@ from asgi_token_auth.records import (
     permissions_text,
 )
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.search import TextSearch
 from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import (
     MANAGED_PREFIX,
@@ -69,6 +70,9 @@ _HAS_STATUS: Final[dict[str, str]] = {
     "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
     "expired": f"token_status <> 'R' and coalesce({_EXPIRED}, false)",
 }
+
+# A search looks for its text in these.
+_SEARCHED: Final = ("description", "actor_id")
 
 # What an edit may change, as the record of events calls it.
 _IN_WORDS: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
@@ -139,6 +143,7 @@ class TokenStore(TableStore):
         max_expires_after: int | None = None,
     ) -> None:
         super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
+        self._search = TextSearch(database, table, _SEARCHED)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
         self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
@@ -246,13 +251,8 @@ class TokenStore(TableStore):
                 raise InvalidInput(f"status must be one of {', '.join(_HAS_STATUS)}.")
             where.append(_HAS_STATUS[status])
             parameters["now"] = int(self.clock())
-        if search is not None:
-            if not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search):
-                raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
-            # Without lower(): a search reads every row of its owner, and that made it six times as slow.
-            like = self.database.dialect.like
-            where.append(f"(description {like} :search escape '!' or actor_id {like} :search escape '!')")
-            parameters["search"] = "%" + re.sub(r"([%_!])", r"!\1", search) + "%"
+        if search is not None and (not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search)):
+            raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
         for name, value, condition in (
             ("used_before", used_before, "(last_used_timestamp is null or last_used_timestamp < :used_before)"),
             ("used_after", used_after, "last_used_timestamp >= :used_after"),
@@ -266,12 +266,13 @@ class TokenStore(TableStore):
         if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
             raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
         await self.ensure_ready()
-        result = await self.database.query(
-            f"select {_SHOWN} from {self.table} where {' and '.join(where)} order by id desc limit :limit",
-            {**parameters, "limit": limit + 1},
-        )
-        items = [self._record(row) for row in result.rows[:limit]]
-        return Page(items, items[-1].id if len(result.rows) > limit else None)
+        if search is not None:
+            rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1)
+        else:
+            sql = f"select {_SHOWN} from {self.table} where {' and '.join(where)} order by id desc limit :limit"
+            rows = (await self.database.query(sql, {**parameters, "limit": limit + 1})).rows
+        items = [self._record(row) for row in rows[:limit]]
+        return Page(items, items[-1].id if len(rows) > limit else None)
 
     async def edit(
         self,
@@ -757,7 +758,15 @@ class TokenStore(TableStore):
             )
             yield f"create index if not exists {self.table}_events_token on {self.table}_events (token_id)", {}
 
-        return [("0001_predecessor", predecessor), ("0002_nonces", nonces), ("0003_events", events)]
+        return [
+            ("0001_predecessor", predecessor),
+            ("0002_nonces", nonces),
+            ("0003_events", events),
+            ("0004_search", self._search.make),
+        ]
+
+    async def _prepare(self) -> None:
+        await self._search.prepare()
 
 
 def _life(token: StoredToken, until: int | None) -> int | None:

@@ -77,6 +77,7 @@ class TableStore:
                 try:
                     await self.database.open()
                     await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
+                    await self._prepare()
                 except BaseException:
                     await self.database.close()
                     raise
@@ -122,6 +123,9 @@ class TableStore:
             StorageError: it does not answer, or the table is not there.
         """
         await self.database.query(f"select id from {self.table} limit 1", {})
+
+    async def _prepare(self) -> None:
+        """For what must be looked at whenever the migrated tables are opened."""
 
     @property
     def _bookkeeping(self) -> str:

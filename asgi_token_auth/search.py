@@ -1,0 +1,77 @@
+"""Searches for a part of a text, with the database's index where that is whole and by reading the rows elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from asgi_token_auth.databases.protocol import Database, Parameters, Row, Search, Steps, T
+from asgi_token_auth.errors import StorageError
+
+logger = logging.getLogger("asgi_token_auth")
+
+
+class TextSearch:
+    """The searches of one table.
+
+    Args:
+        columns: those that may hold the text.
+    """
+
+    def __init__(self, database: Database, table: str, columns: Sequence[str]) -> None:
+        self._database = database
+        self._index = database.dialect.text_index
+        self._table = table
+        self._columns = columns
+        self._usable = False
+
+    def make(self) -> Steps[None]:
+        """Make the index."""
+        if self._index is not None:
+            yield from self._index.make(self._table, self._columns)
+
+    async def prepare(self) -> None:
+        """Look whether the index can be relied on, and make it anew where it cannot. It fails at nothing."""
+        self._usable = await self._is_whole()
+        if self._index is None or self._usable:
+            return
+        try:
+            await self._database.transaction(self.make())
+        except StorageError as error:
+            logger.warning("searches read every row, because their index cannot be made: %s", error)
+        self._usable = await self._is_whole()
+
+    async def rows(
+        self, select: str, where: Sequence[str], parameters: Parameters, text: str, limit: int
+    ) -> Sequence[Row]:
+        """The newest rows with ``text`` for which ``where`` is true. The table's index serves its first condition.
+
+        Raises:
+            StorageError: the database cannot answer.
+        """
+        search = Search(select, self._table, self._columns, text, where, parameters, limit)
+        if self._index is not None and self._usable:
+            try:
+                return await self._read(self._index.find(search))
+            except StorageError as error:
+                logger.warning("a search read every row, because the index failed: %s", error)
+                self._usable = await self._is_whole()
+        sql, bound = search.statement(self._database.dialect.like)
+        return (await self._database.query(sql, bound)).rows
+
+    async def _is_whole(self) -> bool:
+        if self._index is None:
+            return False
+        try:
+            return await self._read(self._index.is_whole(self._table, self._columns))
+        except StorageError:
+            return False
+
+    async def _read(self, steps: Steps[T]) -> T:
+        rows: list[Row] | None = None
+        while True:
+            try:
+                sql, parameters = steps.send(rows) if rows is not None else next(steps)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            rows = (await self._database.query(sql, parameters)).rows
