@@ -27,3 +27,7 @@ class StorageError(TokenAuthError):
 
     After a failed write nothing was changed.
     """
+
+
+class ValueRefused(StorageError):
+    """A parameter of a query is no value that the database could hold there, so no row has it."""

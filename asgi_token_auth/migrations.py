@@ -24,7 +24,8 @@ async def migrate(database: Database, bookkeeping: str, migrations: Sequence[Mig
         return []
 
     def steps() -> Steps[list[str]]:
-        yield f"create table if not exists {bookkeeping} (name text primary key, applied_timestamp integer)", {}
+        columns = f"name text primary key, applied_timestamp {database.dialect.integer}"
+        yield f"create table if not exists {bookkeeping} ({columns})", {}
         done = {name for (name,) in (yield f"select name from {bookkeeping}", {})}
         ran = []
         for name, change in migrations:

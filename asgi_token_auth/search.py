@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from asgi_token_auth.databases.protocol import Database, Parameters, Row, Search, Steps, T
+from asgi_token_auth.databases.protocol import Database, Parameters, ReadingSteps, Row, Search, Steps, T
 from asgi_token_auth.errors import StorageError
 
 logger = logging.getLogger("asgi_token_auth")
@@ -67,7 +67,7 @@ class TextSearch:
         except StorageError:
             return False
 
-    async def _read(self, steps: Steps[T]) -> T:
+    async def _read(self, steps: ReadingSteps[T]) -> T:
         rows: list[Row] | None = None
         while True:
             try:

@@ -143,7 +143,7 @@ class TokenStore(TableStore):
         max_expires_after: int | None = None,
     ) -> None:
         super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
-        self._search = TextSearch(database, table, _SEARCHED)
+        self._search = TextSearch(database, self._table, _SEARCHED)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
         self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
@@ -200,7 +200,7 @@ class TokenStore(TableStore):
         check_id(token_id)
         await self.ensure_ready()
         result = await self.database.query(
-            f"select {_SHOWN} from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
+            f"select {_SHOWN} from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
         )
         if not result.rows:
             raise TokenNotFound(f"There is no token {token_id}.")
@@ -269,7 +269,7 @@ class TokenStore(TableStore):
         if search is not None:
             rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1)
         else:
-            sql = f"select {_SHOWN} from {self.table} where {' and '.join(where)} order by id desc limit :limit"
+            sql = f"select {_SHOWN} from {self._table} where {' and '.join(where)} order by id desc limit :limit"
             rows = (await self.database.query(sql, {**parameters, "limit": limit + 1})).rows
         items = [self._record(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
@@ -395,7 +395,7 @@ class TokenStore(TableStore):
         """
         await self.get(token_id, owner=owner)
         result = await self.database.query(
-            f"select at_timestamp, event, by_actor_id, details from {self.table}_events where token_id = :id "
+            f"select at_timestamp, event, by_actor_id, details from {self._table}_events where token_id = :id "
             "order by id",
             {"id": token_id},
         )
@@ -405,26 +405,28 @@ class TokenStore(TableStore):
         ]
 
     async def _copy_of(self, database: Database) -> Sequence[Row] | None:
-        found = await database.query(database.dialect.table_columns, {"table": self.table})
+        table = database.qualified(self.table)
+        found = await database.query(database.dialect.table_columns, {"table": table})
         columns = {name for (name,) in found.rows}
         if not columns >= set(_OLDEST):
             return None
         # One statement, so that all rows are of one moment.
         wanted = ", ".join(name if name in columns else f"null as {name}" for name in _COPIED)
-        result = await database.query(f"select {wanted} from {self.table} order by id", {}, timeout=_COPY_PATIENCE)
+        result = await database.query(f"select {wanted} from {table} order by id", {}, timeout=_COPY_PATIENCE)
         # 'L' was the first releases' word for active.
         return [(row[0], "A" if row[1] == "L" else row[1], *row[2:]) for row in result.rows]
 
     async def _events_of(self, database: Database) -> Sequence[Row]:
-        table = f"{self.table}_events"
+        table = f"{database.qualified(self.table)}_events"
         if not (await database.query(database.dialect.table_columns, {"table": table})).rows:
             return []
+        # In the order of _event()'s arguments.
         sql = f"select token_id, event, by_actor_id, at_timestamp, details from {table} order by id"
         return (await database.query(sql, {}, timeout=_COPY_PATIENCE)).rows
 
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
-        return self.database.lookup(f"select {_DECIDING} from {self.table} where id = :id")
+        return self.database.lookup(self._table, _DECIDING)
 
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
         """Remember that a token was used. It is written soon, and at most once a minute."""
@@ -450,7 +452,7 @@ class TokenStore(TableStore):
                 values["parent"], values["actor_id"], values["permissions"], None if life is None else now + life, now
             )
         rows = yield (
-            f"insert into {self.table} (token_status, description, actor_id, permissions, created_timestamp, "
+            f"insert into {self._table} (token_status, description, actor_id, permissions, created_timestamp, "
             "expires_after_seconds, secret_version, token_digest, parent_id) values ('A', :description, :actor_id, "
             f":permissions, :now, :expires_after, 0, :digest, :parent) returning {_SHOWN}",
             {**values, "now": now, "digest": digest},
@@ -462,7 +464,7 @@ class TokenStore(TableStore):
         self, parent_id: int, actor_id: object, permissions: object, until: int | None, now: int
     ) -> Steps[None]:
         rows = yield (
-            f"select {_DECIDING} from {self.table} where id = :parent and actor_id = :actor_id",
+            f"select {_DECIDING} from {self._table} where id = :parent and actor_id = :actor_id",
             {"parent": parent_id, "actor_id": actor_id},
         )
         parent = StoredToken(*rows[0]) if rows else None
@@ -476,17 +478,17 @@ class TokenStore(TableStore):
 
     def _revoke(self, token_id: int, owner: Owner, by: str | None, now: int) -> Steps[Row]:
         where, parameters = self._owned(owner)
-        found = yield f"select id from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
+        found = yield f"select id from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
         if not found:
             raise TokenNotFound(f"There is no token {token_id}.")
         family = yield self._family(token_id)
         yield from self._end(family, by, now)
-        rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
+        rows = yield f"select {_SHOWN} from {self._table} where id = :id", {"id": token_id}
         return rows[0]
 
     def _edit(self, token_id: int, owner: Owner, by: str | None, now: int, changes: dict[str, Any]) -> Steps[Row]:
         token = yield from self._active(token_id, owner, now)
-        rows = yield f"select description, parent_id from {self.table} where id = :id", {"id": token_id}
+        rows = yield f"select description, parent_id from {self._table} where id = :id", {"id": token_id}
         description, parent = rows[0]
         before = {
             "description": description,
@@ -508,14 +510,14 @@ class TokenStore(TableStore):
                     # The token itself was found, so this is no answer to whoever asked for it.
                     raise InvalidInput("The token that this one was created through is gone.") from error
             assignments = ", ".join(f"{column} = :{column}" for column in values)
-            yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
+            yield f"update {self._table} set {assignments} where id = :id", {"id": token_id, **values}
             yield self._event(token_id, "edited", by, now, ", ".join(_IN_WORDS[name] for name in values))
             yield from self._narrow_children(token_id, by, now)
-        rows = yield f"select {_SHOWN} from {self.table} where id = :id", {"id": token_id}
+        rows = yield f"select {_SHOWN} from {self._table} where id = :id", {"id": token_id}
         return rows[0]
 
     def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:
-        rows = yield f"select {_DECIDING} from {self.table} where id = :id", {"id": token_id}
+        rows = yield f"select {_DECIDING} from {self._table} where id = :id", {"id": token_id}
         token = StoredToken(*rows[0])
         limits, until = token.restrictions(), token.expires_at
         family = yield self._family(token_id)
@@ -533,7 +535,7 @@ class TokenStore(TableStore):
                 yield from self._end([row], by, now)
                 continue
             yield (
-                f"update {self.table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
+                f"update {self._table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
                 {"permissions": permissions_text(keeps), "life": _life(child, sooner), "id": child.id},
             )
             yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
@@ -543,7 +545,7 @@ class TokenStore(TableStore):
         # An empty text stands for the predecessor's tokens, which have no nonce and so no digest.
         previous = None if grace == 0 else "" if token.digest is None else token.digest
         rows = yield (
-            f"update {self.table} set token_digest = :digest, previous_digest = :previous, previous_until = :until "
+            f"update {self._table} set token_digest = :digest, previous_digest = :previous, previous_until = :until "
             f"where id = :id returning {_SHOWN}",
             {"digest": digest, "previous": previous, "until": None if grace == 0 else now + grace, "id": token_id},
         )
@@ -553,7 +555,7 @@ class TokenStore(TableStore):
     def _revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
         where, parameters = self._owned(owner)
         rows = yield (
-            f"select {_DECIDING} from {self.table} where {where} and ended_timestamp is null order by id",
+            f"select {_DECIDING} from {self._table} where {where} and ended_timestamp is null order by id",
             parameters,
         )
         return (yield from self._end(rows, by, now))
@@ -561,15 +563,16 @@ class TokenStore(TableStore):
     def _prune(self, before: int, dry_run: bool) -> Steps[int]:
         # The casts leave rows alone whose times are damaged: SQLite would take 'soon' for 0.
         old = (
-            f"select id from {self.table} where id < (select max(id) from {self.table}) and (ended_timestamp < :before "
-            "or (ended_timestamp is null and created_timestamp + expires_after_seconds < :before "
+            f"select id from {self._table} where id < (select max(id) from {self._table}) "
+            "and (ended_timestamp < :before or (ended_timestamp is null "
+            "and created_timestamp + expires_after_seconds < :before "
             "and cast(created_timestamp as bigint) = created_timestamp "
             "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
         )
         rows = yield f"select count(*) from ({old}) as old", {"before": before}
         if not dry_run:
-            yield f"delete from {self.table}_events where token_id in ({old})", {"before": before}
-            yield f"delete from {self.table} where id in ({old})", {"before": before}
+            yield f"delete from {self._table}_events where token_id in ({old})", {"before": before}
+            yield f"delete from {self._table} where id in ({old})", {"before": before}
         count: int = rows[0][0]
         return count
 
@@ -577,20 +580,20 @@ class TokenStore(TableStore):
         here: Sequence[Row] = []
         if rows:
             here = yield (
-                f"select {', '.join(_COPIED)} from {self.table} where id between :first and :last",
+                f"select {', '.join(_COPIED)} from {self._table} where id between :first and :last",
                 {"first": rows[0][0], "last": rows[-1][0]},
             )
         new = self._to_import(rows, here)
         values = ", ".join(f":{name}" for name in _COPIED)
-        for row in rows:
-            if row[0] in new:
-                yield (
-                    f"insert into {self.table} ({', '.join(_COPIED)}) values ({values})",
-                    dict(zip(_COPIED, row, strict=True)),
-                )
-        for token_id, event, by, at, details in events:
-            if token_id in new:
-                yield self._event(token_id, event, by, at, details)
+        yield (
+            f"insert into {self._table} ({', '.join(_COPIED)}) values ({values})",
+            [dict(zip(_COPIED, row, strict=True)) for row in rows if row[0] in new],
+        )
+        copied = [self._event(*event) for event in events if event[0] in new]
+        if copied:
+            yield copied[0][0], [parameters for _, parameters in copied]
+        if self.database.dialect.continue_ids is not None and new:
+            yield self.database.dialect.continue_ids.format(table=self._table), {}
         return new
 
     def _to_import(self, rows: Sequence[Row], here: Sequence[Row]) -> set[int]:
@@ -623,7 +626,7 @@ class TokenStore(TableStore):
     def _active(self, token_id: int, owner: Owner, now: int) -> Steps[StoredToken]:
         where, parameters = self._owned(owner)
         rows = yield (
-            f"select {_DECIDING} from {self.table} where id = :id and {where}",
+            f"select {_DECIDING} from {self._table} where id = :id and {where}",
             {"id": token_id, **parameters},
         )
         if not rows:
@@ -636,15 +639,16 @@ class TokenStore(TableStore):
     def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
         """The rows of a token and of all that were created through it."""
         return (
-            f"select {_DECIDING} from {self.table} where id in ({self._family_ids('id')}) order by id",
+            f"select {_DECIDING} from {self._table} where id in ({self._family_ids('id')}) order by id",
             {"id": token_id},
         )
 
     def _family_ids(self, parameter: str) -> str:
         # union, not union all: a damaged table whose parents form a ring must not loop for ever.
         return (
-            f"with recursive family(id) as (select id from {self.table} where id = :{parameter} union "
-            f"select child.id from {self.table} child join family on child.parent_id = family.id) select id from family"
+            f"with recursive family(id) as (select id from {self._table} where id = :{parameter} union "
+            f"select child.id from {self._table} child join family on child.parent_id = family.id) "
+            "select id from family"
         )
 
     def _end(self, rows: Sequence[Row], by: str | None, now: int) -> Steps[int]:
@@ -654,7 +658,7 @@ class TokenStore(TableStore):
             if member.status(now) not in ("active", "damaged"):
                 continue
             ended = yield (
-                f"update {self.table} set token_status = 'R', ended_timestamp = :now where id = :id "
+                f"update {self._table} set token_status = 'R', ended_timestamp = :now where id = :id "
                 "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E')) returning id",
                 {"id": member.id, "now": now},
             )
@@ -681,20 +685,22 @@ class TokenStore(TableStore):
         self, token_id: int, event: str, by: str | None, now: int, details: str | None = None
     ) -> tuple[str, dict[str, Any]]:
         return (
-            f"insert into {self.table}_events (token_id, event, by_actor_id, at_timestamp, details) "
+            f"insert into {self._table}_events (token_id, event, by_actor_id, at_timestamp, details) "
             "values (:token_id, :event, :by, :now, :details)",
             {"token_id": token_id, "event": event, "by": by, "now": now, "details": details},
         )
 
     async def _write_usage(self, uses: Sequence[Use]) -> None:
         def steps() -> Steps[None]:
-            for token_id, when, address in uses:
-                yield (
-                    f"update {self.table} set last_used_timestamp = :at, "
-                    "last_used_address = coalesce(:address, last_used_address) where id = :id "
-                    "and (last_used_timestamp is null or last_used_timestamp <= :at - 60)",
-                    {"id": token_id, "at": when, "address": address},
-                )
+            yield (
+                f"update {self._table} set last_used_timestamp = :at, "
+                "last_used_address = coalesce(:address, last_used_address) where id = :id "
+                "and (last_used_timestamp is null or last_used_timestamp <= :due)",
+                [
+                    {"id": token_id, "at": when, "due": when - 60, "address": address}
+                    for token_id, when, address in uses
+                ],
+            )
 
         await self.database.transaction(steps())
 
@@ -724,39 +730,41 @@ class TokenStore(TableStore):
         )
 
     def _in_order(self) -> Sequence[Migration]:
+        integer = self.database.dialect.integer
+
         def predecessor() -> Steps[None]:
             # The columns in the order and with the types that datasette-auth-tokens gives them.
             yield (
-                f"create table if not exists {self.table} (id {self.database.dialect.identity}, "
+                f"create table if not exists {self._table} (id {self.database.dialect.identity}, "
                 "token_status text default 'A', description text, actor_id text, permissions text, "
-                "created_timestamp integer, last_used_timestamp integer, expires_after_seconds integer, "
-                "ended_timestamp integer, secret_version integer default '0')",
+                f"created_timestamp {integer}, last_used_timestamp {integer}, expires_after_seconds {integer}, "
+                f"ended_timestamp {integer}, secret_version {integer} default '0')",
                 {},
             )
-            yield from add_missing_columns(self.database, self.table, {"ended_timestamp": "integer"})
+            yield from add_missing_columns(self.database, self._table, {"ended_timestamp": integer})
             # 'L' was the first releases' word for active; several later ones meant to rewrite it and did not.
-            yield f"update {self.table} set token_status = 'A' where token_status = 'L'", {}
+            yield f"update {self._table} set token_status = 'A' where token_status = 'L'", {}
 
         def nonces() -> Steps[None]:
             columns = {
                 "token_digest": "text",
                 "previous_digest": "text",
-                "previous_until": "integer",
+                "previous_until": integer,
                 "last_used_address": "text",
-                "parent_id": "integer",
+                "parent_id": integer,
             }
-            yield from add_missing_columns(self.database, self.table, columns)
-            yield f"create index if not exists {self.table}_actor on {self.table} (actor_id)", {}
-            yield f"create index if not exists {self.table}_parent on {self.table} (parent_id)", {}
+            yield from add_missing_columns(self.database, self._table, columns)
+            yield f"create index if not exists {self.table}_actor on {self._table} (actor_id)", {}
+            yield f"create index if not exists {self.table}_parent on {self._table} (parent_id)", {}
 
         def events() -> Steps[None]:
             yield (
-                f"create table if not exists {self.table}_events (id {self.database.dialect.identity}, "
-                "token_id integer not null, event text not null, by_actor_id text, at_timestamp integer not null, "
+                f"create table if not exists {self._table}_events (id {self.database.dialect.identity}, "
+                f"token_id {integer} not null, event text not null, by_actor_id text, at_timestamp {integer} not null, "
                 "details text)",
                 {},
             )
-            yield f"create index if not exists {self.table}_events_token on {self.table}_events (token_id)", {}
+            yield f"create index if not exists {self.table}_events_token on {self._table}_events (token_id)", {}
 
         return [
             ("0001_predecessor", predecessor),

@@ -43,6 +43,8 @@ class TableStore:
             raise ConfigurationError('database: give a database, for example SQLite("tokens.db").')
         self.database = database
         self.table = table
+        # As statements must say it, which where there are schemas is more than the name.
+        self._table = database.qualified(table)
         self.clock = clock
         self._migrations = migrations
         self._usage = UsageLog(write_usage)
@@ -89,7 +91,7 @@ class TableStore:
         Raises:
             StorageError: the database cannot be read, or a newer release has migrated it.
         """
-        if not (await self.database.query(self.database.dialect.table_columns, {"table": self.table})).rows:
+        if not (await self.database.query(self.database.dialect.table_columns, {"table": self._table})).rows:
             return "absent"
         return "outdated" if await pending(self.database, self._bookkeeping, self._migrations()) else "ready"
 
@@ -122,11 +124,11 @@ class TableStore:
         Raises:
             StorageError: it does not answer, or the table is not there.
         """
-        await self.database.query(f"select id from {self.table} limit 1", {})
+        await self.database.query(f"select id from {self._table} limit 1", {})
 
     async def _prepare(self) -> None:
         """For what must be looked at whenever the migrated tables are opened."""
 
     @property
     def _bookkeeping(self) -> str:
-        return f"{self.table}_migrations"
+        return f"{self._table}_migrations"

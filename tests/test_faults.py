@@ -72,8 +72,11 @@ class Failing:
         finally:
             steps.close()
 
-    def lookup(self, sql: str) -> Lookup:
-        return FailingLookup(self, self.inner.lookup(sql))
+    def qualified(self, table: str) -> str:
+        return self.inner.qualified(table)
+
+    def lookup(self, table: str, columns: str) -> Lookup:
+        return FailingLookup(self, self.inner.lookup(table, columns))
 
 
 class FailingLookup:

@@ -11,11 +11,14 @@ T = TypeVar("T")
 
 Row: TypeAlias = tuple[Any, ...]
 Parameters: TypeAlias = Mapping[str, Any]
-Statement: TypeAlias = tuple[str, Parameters]
+#: A statement and its parameters; or a list of them, to run it once with each, which returns no rows.
+Statement: TypeAlias = tuple[str, Parameters | Sequence[Parameters]]
 
 #: A transaction as a generator: it yields statements, receives their rows and returns its result. So one
 #: text of it runs on a thread, on an event loop or over a network, and always as a whole.
 Steps: TypeAlias = Generator[Statement, list[Row], T]
+#: The same for what only reads.
+ReadingSteps: TypeAlias = Generator[tuple[str, Parameters], list[Row], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Search:
     parameters: Parameters
     limit: int
 
-    def statement(self, like: str, *more: str) -> Statement:
+    def statement(self, like: str, *more: str) -> tuple[str, Parameters]:
         """The rows found by reading all that ``where`` and ``more`` leave; right on every database."""
         # Without lower(), which made it six times as slow.
         holds = " or ".join(f"{column} {like} :search escape '!'" for column in self.columns)
@@ -60,11 +63,11 @@ class TextIndex(Protocol):
         """Make the index, or make it anew; do nothing where the database cannot have one."""
         ...
 
-    def is_whole(self, table: str, columns: Sequence[str]) -> Steps[bool]:
+    def is_whole(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
         """Whether ``find()`` may rely on the index. Only reads; a damaged index may make it fail."""
         ...
 
-    def find(self, search: Search) -> Steps[list[Row]]:
+    def find(self, search: Search) -> ReadingSteps[list[Row]]:
         """The rows that ``search`` asks for. Only reads."""
         ...
 
@@ -75,12 +78,18 @@ class Dialect:
 
     #: The type of an id column that the database fills.
     identity: str
+    #: The type of a whole number of up to 64 bits.
+    integer: str
+    #: The type of bytes.
+    blob: str
     #: A query for the column names of the table ``:table``.
     table_columns: str
     #: The comparison with a pattern that ignores case.
     like: str
     #: How text is found without reading every row, where the database has such a thing.
     text_index: TextIndex | None = None
+    #: A statement that makes the ids which the database fills go on after those in ``{table}``; ``None``: they do.
+    continue_ids: str | None = None
 
 
 class Lookup(Protocol):
@@ -109,6 +118,10 @@ class Database(Protocol):
     name: str
     dialect: Dialect
 
+    def qualified(self, table: str) -> str:
+        """The name of ``table`` as statements must say it."""
+        ...
+
     async def open(self) -> None:
         """Make sure that it can be reached, creating an empty one where that is the database's way."""
         ...
@@ -118,13 +131,20 @@ class Database(Protocol):
         ...
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
-        """Run one reading statement. ``timeout`` in seconds."""
+        """Run one reading statement. ``timeout`` in seconds.
+
+        Raises:
+            ValueRefused: a parameter is nothing that could be found in this database.
+        """
         ...
 
     async def transaction(self, steps: Steps[T]) -> T:
-        """Run ``steps`` in one writing transaction: all of it is committed, durably, or none."""
+        """Run ``steps`` in one writing transaction: all of it is committed, durably, or none.
+
+        Writing transactions come one after the other, those of other processes too.
+        """
         ...
 
-    def lookup(self, sql: str) -> Lookup:
-        """A kept query for one row by ``:id``."""
+    def lookup(self, table: str, columns: str) -> Lookup:
+        """A kept query for ``columns``, of which ``id`` is the first, of one row of ``table``."""
         ...

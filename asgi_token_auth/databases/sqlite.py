@@ -13,13 +13,14 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
 
+from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, StorageError
 
@@ -40,6 +41,8 @@ _SQLITE_ERRORS: Final = (sqlite3.Error, sqlite3.Warning)
 
 DIALECT: Final = Dialect(
     identity="integer primary key",
+    integer="integer",
+    blob="blob",
     table_columns="select name from pragma_table_info(:table)",
     like="like",
 )
@@ -71,7 +74,7 @@ class SQLite:
         self._lookups: list[_SQLiteLookup] = []
         self._writing = 0
         self._ending: set[asyncio.Future[object]] = set()
-        _every_database.add(self)
+        watch(self)
 
     def __repr__(self) -> str:
         return f"SQLite({str(self._path)!r})"
@@ -166,14 +169,18 @@ class SQLite:
             steps.close()
             await connection.close()
 
-    def lookup(self, sql: str) -> _SQLiteLookup:
+    def qualified(self, table: str) -> str:
+        """The name of ``table`` as statements must say it."""
+        return table
+
+    def lookup(self, table: str, columns: str) -> _SQLiteLookup:
         """A kept query for one row, run on the event loop's thread."""
-        lookup = _SQLiteLookup(self, sql)
+        lookup = _SQLiteLookup(self, f"select {columns} from {table} where id = :id")
         self._lookups.append(lookup)
         return lookup
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: refuse from now on if the file was open.
+    def leave_to_parent(self) -> list[object]:
+        """In a forked child: refuse from now on if the file was open, and hand over what was.
 
         Locks do not pass to the child, and SQLite there believes that they do, so answers would be stale on
         the parent's connections and on new ones.
@@ -182,8 +189,8 @@ class SQLite:
         inherited.extend(self._pools.values())
         if inherited or self._writing:
             _inherited_files.add(self._path)
-            _inherited_connections.extend(inherited)
         self._pools = {}
+        return inherited
 
     def _current_pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
@@ -446,7 +453,11 @@ async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
             sql, parameters = steps.send(rows) if rows is not None else next(steps)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        rows = [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+        if isinstance(parameters, Mapping):
+            rows = [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+        else:
+            await (await connection.executemany(sql, parameters)).close()
+            rows = []
 
 
 def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:
@@ -457,7 +468,11 @@ def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:
             sql, parameters = steps.send(rows) if rows is not None else next(steps)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        rows = [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
+        if isinstance(parameters, Mapping):
+            rows = [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
+        else:
+            connection.executemany(sql, parameters)
+            rows = []
 
 
 def _text(stored: bytes) -> str | bytes:
@@ -492,17 +507,4 @@ def _sentence(error: Exception) -> str:
     return f"{error}."
 
 
-# Forking cannot be observed from an instance, and the hook cannot be removed again, so there is one for all.
-_every_database: weakref.WeakSet[SQLite] = weakref.WeakSet()
 _inherited_files: set[Path] = set()
-# Closing these in a child, be it by the garbage collector, could remove the journal that the parent uses.
-_inherited_connections: list[object] = []
-
-
-def _after_fork() -> None:
-    for database in list(_every_database):
-        database.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -98,9 +98,13 @@ class AttachedDatabase:
 
         return await self._run(run, reads=False)
 
-    def lookup(self, sql: str) -> UncachedLookup:
+    def qualified(self, table: str) -> str:
+        """The name of ``table`` as statements must say it."""
+        return table
+
+    def lookup(self, table: str, columns: str) -> UncachedLookup:
         """A query for one row, asked anew each time."""
-        return UncachedLookup(self, sql)
+        return UncachedLookup(self, f"select {columns} from {table} where id = :id")
 
     async def _run(self, function: Callable[[sqlite3.Connection], T], *, reads: bool) -> T:
         through_writer = self._database.is_memory or not reads

@@ -144,7 +144,7 @@ class Untouched(SQLite):
     async def open(self) -> NoReturn:
         raise RuntimeError("the database was opened")
 
-    def lookup(self, sql: str) -> Any:
+    def lookup(self, table: str, columns: str) -> Any:
         return self
 
     def version(self) -> NoReturn:
