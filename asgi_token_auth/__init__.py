@@ -1,7 +1,7 @@
 """API tokens for any ASGI app, and for Datasette first.
 
-The names here need nothing but the core dependencies. The rooms for FastAPI, Datasette, the command line,
-the pages and encrypted secrets are imported by their own names.
+The names here need nothing but the core dependencies, but for a SecretStore with an encryption key. The rooms for
+FastAPI, Datasette, the command line and the pages are imported by their own names.
 """
 
 from asgi_token_auth.authentication import (
@@ -19,6 +19,8 @@ from asgi_token_auth.config import from_config
 from asgi_token_auth.errors import (
     ConfigurationError,
     InvalidInput,
+    SecretNotFound,
+    SecretUnreadable,
     StorageError,
     TokenAuthError,
     TokenNotFound,
@@ -26,6 +28,7 @@ from asgi_token_auth.errors import (
 from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
 from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.secret_store import Rotation, Secret, SecretRecord, SecretStore, SecretVersion
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens
@@ -48,7 +51,14 @@ __all__ = [
     "Reason",
     "Rejected",
     "Restrictions",
+    "Rotation",
     "SQLTokens",
+    "Secret",
+    "SecretNotFound",
+    "SecretRecord",
+    "SecretStore",
+    "SecretUnreadable",
+    "SecretVersion",
     "SignedTokens",
     "Source",
     "StaticTokens",

@@ -22,6 +22,10 @@ class TokenNotFound(TokenAuthError, LookupError):
     """No token with this id belongs to this owner. Other people's tokens are reported the same way."""
 
 
+class SecretNotFound(TokenAuthError, LookupError):
+    """No secret of this name is registered or stored."""
+
+
 class StorageError(TokenAuthError):
     """A database could not answer, so nothing can be said about the token. On the wire: 503.
 
@@ -31,3 +35,7 @@ class StorageError(TokenAuthError):
 
 class ValueRefused(StorageError):
     """A parameter of a query is no value that the database could hold there, so no row has it."""
+
+
+class SecretUnreadable(StorageError):
+    """A secret is stored but cannot be decrypted. The message names it and what to do."""

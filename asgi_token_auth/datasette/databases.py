@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from datasette.utils import sqlite_timelimit
@@ -13,6 +13,7 @@ from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Re
 from asgi_token_auth.databases.sqlite import DIALECT, SQLite, drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
+from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import SecretInput
@@ -42,6 +43,14 @@ class AttachedStore(_Attached, TokenStore):
         self, database: Database, *, secret: SecretInput, started: Started, max_expires_after: int | None = None
     ) -> None:
         super().__init__(database, secret=secret, max_expires_after=max_expires_after)
+        self._wait_for_start = started
+
+
+class AttachedSecretStore(_Attached, SecretStore):
+    """Encrypted secrets there."""
+
+    def __init__(self, database: Database, *, encryption_key: str | Sequence[str] | None, started: Started) -> None:
+        super().__init__(database, encryption_key=encryption_key)
         self._wait_for_start = started
 
 
