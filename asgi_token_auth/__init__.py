@@ -15,7 +15,7 @@ from asgi_token_auth.authentication import (
     TokenAuth,
     TokenUser,
 )
-from asgi_token_auth.config import from_config
+from asgi_token_auth.config import from_config, secret_store_of
 from asgi_token_auth.errors import (
     ConfigurationError,
     InvalidInput,
@@ -73,4 +73,5 @@ __all__ = [
     "TokenStore",
     "TokenUser",
     "from_config",
+    "secret_store_of",
 ]

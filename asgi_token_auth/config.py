@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -17,12 +18,15 @@ from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import ASGIApp, SignedIn, TokenAuthMiddleware
+from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.sources.static import StaticTokens, check_token, checked_actor
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tokens import SecretInput, SigningSecrets
+
+logger = logging.getLogger("asgi_token_auth")
 
 #: The actions that people may be allowed.
 ACTIONS: Final = ("auth-tokens-create", "auth-tokens-view-all", "auth-tokens-revoke-all", "manage-secrets")
@@ -125,11 +129,9 @@ def from_config(
     if signing is not None and configuration.signed_tokens is not False:
         signed = SignedTokens(signing, max_ttl=configuration.max_signed_tokens_ttl)
     sources = build_sources(configuration, signed=signed, store=store, query_database=query_database)
+    secret_store = _secret_store(configuration, opened)
     if not sources:
-        raise ConfigurationError(
-            "Nothing is configured, so no token could ever be valid: set tokens, manage_tokens, query, or a secret "
-            "for signed tokens."
-        )
+        _check_without_tokens(configuration)
     return TokenAuthMiddleware(
         app if store is None else _with_pages(app, store, configuration, signed_in),
         sources=sources,
@@ -139,7 +141,49 @@ def from_config(
         realm=configuration.realm,
         hide_credentials=configuration.hide_credentials,
         signed_in=signed_in,
+        resources=[] if secret_store is None else [secret_store],
     )
+
+
+def secret_store_of(app: TokenAuthMiddleware) -> SecretStore:
+    """The store of encrypted secrets that the configuration of ``app`` asked for.
+
+    Raises:
+        ConfigurationError: it asked for none.
+    """
+    for resource in app.resources:
+        if isinstance(resource, SecretStore):
+            return resource
+    raise ConfigurationError("secrets: is not configured for this app; add the key to its configuration.")
+
+
+def _secret_store(configuration: Configuration, databases: dict[str, Database]) -> SecretStore | None:
+    if not configuration.encryption_keys:
+        return None
+    database = _database(databases, configuration.secrets_database, "secrets.database")
+    try:
+        return SecretStore(database, encryption_key=configuration.encryption_keys)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"secrets.{error}") from error
+
+
+def _check_without_tokens(configuration: Configuration) -> None:
+    """What a block may say that has no source of tokens.
+
+    Raises:
+        ConfigurationError: there are no secrets either, or a key is about tokens.
+    """
+    if not configuration.encryption_keys:
+        raise ConfigurationError(
+            "Nothing is configured, so no token could ever be valid: set tokens, manage_tokens, query, or a secret "
+            "for signed tokens."
+        )
+    default = Configuration()
+    for key in ("param", "required", "unknown", "realm", "hide_credentials"):
+        if getattr(configuration, key) != getattr(default, key):
+            raise ConfigurationError(
+                f"{key}: has no effect, because nothing is configured that could check a token; remove the key."
+            )
 
 
 def _with_pages(app: ASGIApp, store: TokenStore, configuration: Configuration, signed_in: SignedIn | None) -> ASGIApp:
@@ -183,8 +227,6 @@ def build_sources(
     query_database: Database | None,
 ) -> list[Source | CallableSource]:
     """The sources that the block asks for."""
-    if configuration.encryption_keys:
-        raise ConfigurationError("secrets: encrypted secrets are not part of this release; remove the key.")
     sources: list[Source | CallableSource] = []
     if configuration.tokens:
         sources.append(StaticTokens(configuration.tokens))
@@ -307,9 +349,14 @@ def read_configuration(block: object) -> Configuration:
         secrets_database=secrets.get("database"),
     )
     if not manage:
-        for key in ("permissions", "max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
+        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes"):
             if key in block:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
+        for key in ("permissions", "expose_token_tables"):
+            if key in block and not secrets:
+                raise ConfigurationError(
+                    f"{key}: has no effect without manage_tokens or secrets; set manage_tokens: true."
+                )
     return configuration
 
 
@@ -386,7 +433,22 @@ def _file(path: object, where: str) -> str:
         raise ConfigurationError(f"{where}: the file {path} is empty.")
     if "\n" in value or "\r" in value:
         raise ConfigurationError(f"{where}: the file {path} holds more than one line.")
+    if where.startswith("secrets.") and is_readable_by_others(path):
+        # An encryption key is kept apart from what it protects, which is in vain if everybody can get it.
+        logger.warning(
+            "%s: other users of this machine, or of the group, may read the file %s; chmod go-rwx takes that away",
+            where,
+            path,
+        )
     return value
+
+
+def is_readable_by_others(path: str | os.PathLike[str]) -> bool:
+    """Whether a file may be read by its group or by every user of the machine."""
+    try:
+        return os.name == "posix" and bool(os.stat(path).st_mode & 0o044)  # noqa: PTH116 - either kind of path
+    except (OSError, ValueError):
+        return False
 
 
 def _tokens(entries: list[Any] | None) -> dict[str, Actor]:

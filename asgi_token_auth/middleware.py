@@ -70,7 +70,8 @@ class TokenAuthMiddleware:
 
     Args:
         app: any ASGI application.
-        sources: where tokens are checked; also plain async functions of the token.
+        sources: where tokens are checked; also plain async functions of the token. None, if there are
+            ``resources``: every request passes as it came, and only those are looked after.
         parameter: the query parameter that may carry a token instead of the header. ``None``: none may. URLs
             are kept in logs and histories, so this is off unless asked for (RFC 9700 section 4.3.2).
         required: refuse whoever is nobody: no token, no outer middleware's actor, not signed in.
@@ -121,7 +122,7 @@ class TokenAuthMiddleware:
         ):
             if not isinstance(flag, bool):
                 raise ConfigurationError(f"{name}: must be True or False.")
-        if not sources:
+        if not sources and not resources:
             raise ConfigurationError("sources: give at least one, for example StaticTokens or ManagedTokens.")
         if unknown not in ("reject", "pass"):
             raise ConfigurationError(f'unknown: {unknown!r} must be "reject" or "pass".')
@@ -145,14 +146,16 @@ class TokenAuthMiddleware:
         self._vary = vary
         # Written once, because strangers can ask for these as often as they like.
         self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
-        self._resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
+        self._checks = bool(sources)
+        #: What is opened and closed with the server, in this order.
+        self.resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or OUTCOME_KEY in scope:
+        if (kind != "http" and kind != "websocket") or OUTCOME_KEY in scope or not self._checks:
             if kind == "lifespan":
-                await run_lifespan(self.app, self._resources, scope, receive, send)
+                await run_lifespan(self.app, self.resources, scope, receive, send)
             else:
                 await self._unchecked(scope, receive, send)
             return

@@ -330,6 +330,24 @@ class SecretStore(TableStore):
         logger.info("encrypted %d secret values anew, asked for by %r", rotation.rewritten, by)
         return rotation
 
+    async def problems(self) -> Sequence[str]:
+        """A sentence about every version that cannot be decrypted; none where all is well. Notes no use.
+
+        Raises:
+            StorageError: the database cannot answer.
+        """
+        await self.ensure_ready()
+        found = await self.database.query(
+            f"select {_DECRYPTED} from {self._table} where deleted_at is null order by name, version", {}
+        )
+        sentences: list[str] = []
+        for row in found.rows:
+            try:
+                self._decrypt(row)
+            except SecretUnreadable as error:
+                sentences.append(str(error))
+        return sentences
+
     # Transactions
 
     def _set(self, encryption: Encryption, name: str, value: str, note: str | None, by: str | None) -> Steps[Row]:

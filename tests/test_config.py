@@ -4,7 +4,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_token_auth import from_config
+from asgi_token_auth import Secret, from_config, secret_store_of
 from asgi_token_auth.authentication import Authenticated, Credential, Source
 from asgi_token_auth.config import MAX_CONFIG_FILE, MAX_SECRET_FILE, Configuration, build_sources, read_configuration
 from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.middleware import TokenAuthMiddleware
+from asgi_token_auth.middleware import OUTCOME_KEY, TokenAuthMiddleware
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.store import TokenStore
 
@@ -584,8 +585,18 @@ async def test_the_block_of_the_design_works_whole(tmp_path: Path, monkeypatch: 
 
 async def close(app: TokenAuthMiddleware) -> None:
     """What a server does at its shutdown."""
-    for resource in app._resources:
+    for resource in app.resources:
         await resource.close()
+
+
+@contextlib.asynccontextmanager
+async def open_resources(app: TokenAuthMiddleware) -> AsyncIterator[None]:
+    """What a server does from its start to its end."""
+    async with contextlib.AsyncExitStack() as opened:
+        for resource in app.resources:
+            await resource.open()
+            opened.push_async_callback(resource.close)
+        yield
 
 
 async def test_sources_are_built_for_what_was_given_alone() -> None:
@@ -640,6 +651,12 @@ def test_every_key_is_read() -> None:
 def test_a_key_that_would_have_no_effect_stops_the_start(key: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=f"^{key}: has no effect without manage_tokens"):
         read_configuration({"tokens": [BOT], key: value})
+    secrets = {"secrets": {"encryption_key": HIDDEN}}
+    if key in ("permissions", "expose_token_tables"):
+        read_configuration({**secrets, key: value})
+    else:
+        with pytest.raises(ConfigurationError, match=f"^{key}: has no effect"):
+            read_configuration({**secrets, key: value})
 
 
 @pytest.mark.parametrize(
@@ -677,9 +694,117 @@ def test_a_database_of_no_known_kind_is_refused_without_telling_its_password() -
     assert HIDDEN not in str(refused.value)
 
 
-def test_secrets_stop_the_start_as_long_as_nothing_keeps_them() -> None:
-    with pytest.raises(ConfigurationError, match=r"^secrets: "):
-        from_config(_nobody, {"tokens": [BOT], "secrets": {"encryption_key": HIDDEN}})
+# Secrets
+
+
+@pytest.fixture
+def secrets_block() -> dict[str, Any]:
+    return {"secrets": {"encryption_key": [generate_key(), generate_key()], "database": "secrets"}}
+
+
+async def test_secrets_are_kept_where_the_block_says_and_opened_with_the_server(
+    secrets_block: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets.db"
+    app = from_config(whoami, {"tokens": [BOT], **secrets_block}, databases={"secrets": file, "app": tmp_path / "x.db"})
+    store = secret_store_of(app)
+    store.register(Secret("API_KEY", "For the API"))
+    assert not file.exists()
+    async with open_resources(app):
+        await store.set("API_KEY", "value")
+        assert await store.get_secret("API_KEY", "alice") == "value"
+        assert await actor_of(app, TOKEN) == {"id": "bot"}
+    # Closing wrote down the use.
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("select last_used_by from datasette_secrets").fetchall() == [("alice",)]
+
+
+async def test_secrets_alone_let_every_request_pass_as_it_came(secrets_block: dict[str, Any], tmp_path: Path) -> None:
+    scopes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await whoami(scope, receive, send)
+
+    del secrets_block["secrets"]["database"]
+    wrapped = from_config(app, secrets_block, databases={"any": tmp_path / "secrets.db"})
+    # Tokens are the app's own business then.
+    response = await ask(wrapped, "a-token-of-the-app")
+    assert (response.status_code, response.json()) == (200, None)
+    assert "vary" not in response.headers
+    assert dict(scopes[0]["headers"])[b"authorization"] == b"Bearer a-token-of-the-app"
+    assert OUTCOME_KEY not in scopes[0]
+    # Without lifespan events the first use opens the database.
+    assert await secret_store_of(wrapped).get_secret("API_KEY") is None
+    await secret_store_of(wrapped).close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("param", "_t"), ("required", True), ("unknown", "pass"), ("realm", "club"), ("hide_credentials", False)],
+)
+def test_with_secrets_alone_a_key_about_tokens_stops_the_start(
+    secrets_block: dict[str, Any], tmp_path: Path, key: str, value: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{key}: has no effect, because nothing is configured"):
+        from_config(_nobody, {**secrets_block, key: value}, databases={"secrets": tmp_path / "secrets.db"})
+
+
+def test_an_app_without_secrets_has_no_store_of_them() -> None:
+    with pytest.raises(ConfigurationError, match=r"^secrets: is not configured"):
+        secret_store_of(from_config(_nobody, {"tokens": [BOT]}))
+
+
+@pytest.mark.parametrize(
+    ("secrets", "message"),
+    [
+        ({"encryption_key": HIDDEN}, "the key is not 32 bytes"),
+        ({"encryption_key": ["A" * 43 + "=", HIDDEN]}, "key 2 of 2 is not 32 bytes"),
+        ({"encryption-key": ["A" * 43 + "="] * 2}, "key 2 of 2 is there twice"),
+    ],
+)
+def test_an_encryption_key_that_cannot_be_one_stops_the_start(secrets: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^secrets\.encryption_key: {message}") as refused:
+        from_config(_nobody, {"secrets": secrets}, databases={"secrets": tmp_path / "secrets.db"})
+    assert HIDDEN not in str(refused.value)
+
+
+def test_the_database_of_secrets_must_be_known(secrets_block: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^secrets\.database: names no entry"):
+        from_config(_nobody, secrets_block, databases={"other": tmp_path / "x.db"})
+    with pytest.raises(ConfigurationError, match=r"^secrets\.database: no database is known"):
+        from_config(_nobody, {"secrets": {"encryption_key": generate_key()}})
+
+
+async def test_a_key_inside_of_the_very_table_stops_the_start(secrets_block: dict[str, Any], tmp_path: Path) -> None:
+    app = from_config(_nobody, secrets_block, databases={"secrets": tmp_path / "secrets.db"})
+    async with open_resources(app):
+        await secret_store_of(app).set("API_KEY", "value")
+    with contextlib.closing(sqlite3.connect(tmp_path / "secrets.db", isolation_level=None)) as connection:
+        connection.execute("update datasette_secrets set note = ?", secrets_block["secrets"]["encryption_key"][:1])
+    with pytest.raises(ConfigurationError, match="a key stands in a name or note"):
+        async with open_resources(app):
+            pass
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_a_key_file_that_others_may_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    file = tmp_path / "key"
+    key = generate_key()
+    file.write_text(key + "\n")
+    file.chmod(mode)
+    block = {"secrets": {"encryption-key": [{"$file": str(file)}]}}
+    assert read_configuration(block).encryption_keys == (key,)
+    assert (f"the file {file}; chmod go-rwx" in caplog.text) == warned
+    assert ("secrets.encryption-key[0]: other users" in caplog.text) == warned
+    assert key not in caplog.text
+
+
+def test_a_middleware_needs_something_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^sources: give at least one"):
+        TokenAuthMiddleware(_nobody, sources=[])
 
 
 def test_no_repr_of_a_configuration_tells_a_secret() -> None:

@@ -18,6 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from asgi_token_auth import config
+from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,11 @@ def test_every_python_example_runs(number: int, tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", f"import sqlite3; sqlite3.connect({name!r}).execute('vacuum')"], cwd=tmp_path
         )
-    environment = {"BOT_TOKEN": "a-token-from-the-environment", "TOKEN_SECRET": "a-secret-from-the-environment"}
+    environment = {
+        "BOT_TOKEN": "a-token-from-the-environment",
+        "TOKEN_SECRET": "a-secret-from-the-environment",
+        "ENCRYPTION_KEY": generate_key(),
+    }
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", BLOCKS[number]],
         cwd=tmp_path,
@@ -73,6 +78,18 @@ def test_the_from_config_example_greets_strangers_and_the_bot(tmp_path: Path, mo
         assert client.get("/", headers=headers).text == "Hello bot"
 
 
+def test_the_secrets_example_finds_a_secret_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENCRYPTION_KEY", generate_key())
+    names: dict[str, Any] = {}
+    exec(compile(next(block for block in BLOCKS if "key_is_set" in block), "README.md", "exec"), names)
+    with TestClient(names["app"]) as client:
+        assert client.get("/forecast").json() == {"key_is_set": False}
+        assert client.portal is not None
+        client.portal.call(names["secrets"].set, "WEATHER_KEY", "value")
+        assert client.get("/forecast", headers={"Authorization": "Bearer of-the-app"}).json() == {"key_is_set": True}
+
+
 def test_every_key_that_the_readme_lists_is_read() -> None:
     table = README.split("## Options")[1].split("## Operating it")[0]
     listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
@@ -84,11 +101,14 @@ def test_every_key_that_the_readme_lists_is_read() -> None:
 
 
 def test_every_setting_that_works_is_in_the_readme() -> None:
-    later = {"secrets_database", "encryption_keys"}
-    flattened = {"query_sql": "query", "query_database": "query"}
+    flattened = {
+        "query_sql": "query",
+        "query_database": "query",
+        "encryption_keys": "secrets",
+        "secrets_database": "secrets",
+    }
     for field in fields(config.Configuration):
-        if field.name not in later:
-            assert f"`{flattened.get(field.name, field.name)}`" in README
+        assert f"`{flattened.get(field.name, field.name)}`" in README
 
 
 def test_the_two_commands_stand_in_the_readme_once_each() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
+from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.tokens import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.words import exact
@@ -41,7 +42,9 @@ class _Report:
 
         class Handler(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
-                report.problems.append(record.getMessage())
+                # Reading a block twice warns twice.
+                if record.getMessage() not in report.problems:
+                    report.problems.append(record.getMessage())
 
         handler, logger = Handler(logging.WARNING), logging.getLogger("asgi_token_auth")
         logger.addHandler(handler)
@@ -92,7 +95,8 @@ def check(
 
     CONFIG is a .json or .toml file that holds the block; Datasette's own configuration file does as well. The
     environment should be the server's. The databases are only read. Also reported: tokens that expire soon, weak
-    secrets, and secrets in files that every user may read. Exits with 1 if anything is wrong.
+    secrets, secrets in files that every user may read, and stored secrets that the encryption keys do not open. Exits
+    with 1 if anything is wrong.
     """
     report = _Report()
     named = dict(databases)
@@ -174,8 +178,9 @@ def _secrets_in(block: Mapping[str, Any], files: list[Path]) -> bool:
     places += (
         [entry.get("token") for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
     )
-    places += [secrets.get("encryption_key"), secrets.get("encryption-key")] if isinstance(secrets, Mapping) else []
-    literal = False
+    keys = [secrets.get("encryption_key"), secrets.get("encryption-key")] if isinstance(secrets, Mapping) else []
+    # Files of encryption keys are looked at when they are read, more strictly.
+    literal = any(isinstance(key, str) for value in keys for key in (value if isinstance(value, list) else [value]))
     while places:
         value = places.pop()
         if isinstance(value, list):
@@ -193,6 +198,11 @@ def _check_secrets(configuration: Configuration, report: _Report) -> None:
         values += SigningSecrets.of(configuration.secret).reveal()
     elif os.environ.get("DATASETTE_SECRET"):
         values.append(os.environ["DATASETTE_SECRET"])
+    if any(len(set(key)) < _LEAST_VARIETY for key in configuration.encryption_keys):
+        report.problems.append(
+            "secrets.encryption_key: is a pattern of few different characters; make one with asgi-token-auth secrets "
+            "generate-encryption-key."
+        )
     if any(len(set(value)) < _LEAST_VARIETY for value in values):
         report.problems.append(
             "secret: is a pattern of few different characters; make one with asgi-token-auth generate-secret."
@@ -218,6 +228,13 @@ def _check_databases(
                 report.problems.append(f"{path} cannot be written by this user: tokens could not be issued or revoked.")
             with report.noting():
                 asyncio.run(_check_tokens(path, expiring_within, report))
+    if configuration.encryption_keys:
+        path = _path(configuration.secrets_database, databases)
+        if path is None:
+            report.notes.append("The database of secrets was not checked; give --database NAME=PATH.")
+        elif Path(path).exists():
+            with report.noting():
+                asyncio.run(_check_stored_secrets(path, configuration.encryption_keys, report))
     if configuration.query_sql is not None:
         path = _path(configuration.query_database, databases)
         if path is None:
@@ -261,5 +278,23 @@ async def _check_tokens(path: str, expiring_within: int, report: _Report) -> Non
                 for token in tokens
                 if token.status == "damaged" and token.ended_at is None
             )
+    finally:
+        await database.close()
+
+
+async def _check_stored_secrets(path: str, keys: Sequence[str], report: _Report) -> None:
+    database = existing(path)
+    store = SecretStore(database, encryption_key=keys)
+    try:
+        state = await store.state()
+        if state != "ready":
+            why = "holds no secrets yet" if state == "absent" else "is of an older release or of datasette-secrets"
+            report.notes.append(f"{path} {why}; a server prepares it when it starts.")
+            return
+        async with store:
+            sentences = await store.problems()
+            report.problems.extend(sentences[:_MOST_LISTED])
+            if len(sentences) > _MOST_LISTED:
+                report.problems.append(f"{len(sentences) - _MOST_LISTED:,} more secrets cannot be decrypted.")
     finally:
         await database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,19 @@ import pytest
 from sites import needs_1_0
 from terminal import SECRET, Done, Terminal
 
+from asgi_token_auth import SecretStore
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.encryption import generate_key
+
 GOOD = {"manage_tokens": True, "manage_tokens_database": "tokens", "secret": {"$env": "DATASETTE_SECRET"}}
+
+
+def store_secret(terminal: Terminal, key: str, name: str) -> None:
+    async def store() -> None:
+        async with SecretStore(SQLite(terminal.folder / "secrets.db"), encryption_key=key) as store:
+            await store.set(name, "value")
+
+    asyncio.run(store())
 
 
 def check(
@@ -126,3 +139,50 @@ def test_a_configuration_of_datasette(terminal: Terminal) -> None:
     assert "use Datasette's allow block" in done.out
     assert "no block asgi-token-auth" in check(terminal, {"plugins": {"x": {}}}, code=1).out
     assert "cannot be read as YAML" in check(terminal, "a: [", name="datasette.yaml", code=1).out
+
+
+# Encrypted secrets
+
+
+def secrets_block(*keys: Any) -> dict[str, Any]:
+    return {"secrets": {"encryption_key": list(keys), "database": "secrets"}}
+
+
+def test_secrets_that_the_keys_open_are_no_problem(terminal: Terminal) -> None:
+    key, newer = generate_key(), generate_key()
+    store_secret(terminal, key, "API_KEY")
+    before = (terminal.folder / "secrets.db").read_bytes()
+    done = check(terminal, secrets_block(key, newer), "--database", "secrets=secrets.db")
+    assert done.out == "No problems found.\n"
+    assert (terminal.folder / "secrets.db").read_bytes() == before
+
+
+def test_secrets_that_the_keys_do_not_open_are_named(terminal: Terminal) -> None:
+    for number in range(25):
+        store_secret(terminal, generate_key(), f"S{number:02}")
+    done = check(terminal, secrets_block(generate_key()), "--database", "secrets=secrets.db", code=1)
+    assert "'S00' (version 1) cannot be decrypted" in done.out
+    assert "'S19'" in done.out
+    assert "'S20'" not in done.out
+    assert "5 more secrets cannot be decrypted" in done.out
+
+
+def test_a_database_without_secrets_or_without_a_name_is_noted(terminal: Terminal) -> None:
+    block = secrets_block(generate_key())
+    terminal.quick("tokens", "create", "alice")
+    done = check(terminal, block, "--database", "secrets=tokens.db")
+    assert "tokens.db holds no secrets yet" in done.out
+
+
+def test_encryption_keys_are_looked_at(terminal: Terminal) -> None:
+    for mode, said in ((0o600, False), (0o640, True)):
+        file = terminal.folder / "key"
+        file.write_text(generate_key())
+        file.chmod(mode)
+        done = check(terminal, secrets_block({"$file": "key"}), "--database", "secrets=secrets.db", code=int(said))
+        assert done.out.count("may read the file key; chmod go-rwx") == said
+    pattern = "A" * 43 + "="
+    done = check(terminal, secrets_block(pattern), "--database", "secrets=secrets.db", code=1)
+    assert "secrets.encryption_key: is a pattern" in done.out
+    done = check(terminal, secrets_block("short"), "--database", "secrets=secrets.db", code=1)
+    assert "secrets.encryption_key: the key is not 32 bytes" in done.out
