@@ -16,6 +16,7 @@ from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.config import Configuration, build_sources
 from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.trigrams import index_tables
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block
 from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedStore, attached_file
 from asgi_token_auth.datasette.handlers import OtherHandlers
@@ -107,7 +108,12 @@ class Instance:
     @property
     def protected_tables(self) -> tuple[str, ...]:
         """The names of the store's tables."""
-        return (DEFAULT_TABLE, f"{DEFAULT_TABLE}_events", f"{DEFAULT_TABLE}_migrations")
+        return (
+            DEFAULT_TABLE,
+            f"{DEFAULT_TABLE}_events",
+            f"{DEFAULT_TABLE}_migrations",
+            *index_tables(DEFAULT_TABLE),
+        )
 
     def build(self) -> list[Source | CallableSource]:
         """The sources, made on first use: what another plugin attaches at startup is there by then.
