@@ -133,7 +133,7 @@ def from_config(
     if not sources:
         _check_without_tokens(configuration)
     return TokenAuthMiddleware(
-        app if store is None else _with_pages(app, store, configuration, signed_in),
+        _with_pages(app, store, secret_store, configuration, signed_in),
         sources=sources,
         parameter=configuration.param,
         required=configuration.required,
@@ -186,11 +186,20 @@ def _check_without_tokens(configuration: Configuration) -> None:
             )
 
 
-def _with_pages(app: ASGIApp, store: TokenStore, configuration: Configuration, signed_in: SignedIn | None) -> ASGIApp:
+def _with_pages(
+    app: ASGIApp,
+    store: TokenStore | None,
+    secret_store: SecretStore | None,
+    configuration: Configuration,
+    signed_in: SignedIn | None,
+) -> ASGIApp:
+    if store is None and secret_store is None:
+        return app
     try:
         # Here and not above: the pages need an extra, and everything else works without it.
+        from asgi_token_auth.web import secrets, tokens
+        from asgi_token_auth.web.host import AnyApp
         from asgi_token_auth.web.mount import Mounted
-        from asgi_token_auth.web.tokens import PATH, TokenPages
     except ImportError as error:
         if configuration.permissions or configuration.scopes or configuration.tokens_may_manage_tokens:
             raise ConfigurationError(
@@ -198,14 +207,23 @@ def _with_pages(app: ASGIApp, store: TokenStore, configuration: Configuration, s
                 "pip install 'asgi-token-auth[web]'."
             ) from error
         return app
-    pages = TokenPages(
-        store,
+    sections = [
+        *([] if store is None else [tokens.SECTION]),
+        *([] if secret_store is None else [secrets.SECTION]),
+    ]
+    host = AnyApp(
         signed_in=signed_in,
-        permissions=configuration.permissions,
+        permissions=configuration.permissions or {},
         scopes=configuration.scopes,
-        tokens_may_manage_tokens=configuration.tokens_may_manage_tokens,
+        sections=sections,
     )
-    return Mounted(app, {PATH: pages})
+    pages: dict[str, ASGIApp] = {}
+    if store is not None:
+        managing = configuration.tokens_may_manage_tokens
+        pages[tokens.PATH] = tokens.TokenPages(store, tokens_may_manage_tokens=managing, host=host)
+    if secret_store is not None:
+        pages[secrets.PATH] = secrets.SecretPages(secret_store, host=host)
+    return Mounted(app, pages)
 
 
 def _signing(configuration: Configuration, given: SecretInput | None) -> SigningSecrets | None:

@@ -97,7 +97,7 @@ async def signed_in(scope: Any) -> Any:
     return next((json.loads(value) for name, value in scope["headers"] if name == b"x-user"), None)
 
 
-def _by_header(actor: Mapping[str, Any]) -> dict[str, str]:
+def by_header(actor: Mapping[str, Any]) -> dict[str, str]:
     return {"x-user": json.dumps(actor)}
 
 
@@ -108,7 +108,7 @@ async def running(kind: str, folder: Path, **more: Any) -> AsyncIterator[Site]:
     if kind == "any app":
         block = {"manage_tokens": True, "permissions": PERMISSIONS, "scopes": SCOPES, **more}
         app: Any = from_config(App(), block, databases={"tokens": files[1]}, secret=SECRET, signed_in=signed_in)
-        as_ = _by_header
+        as_ = by_header
     else:
         if IS_1_0:
             datasette = make(files, full_block(**more), config={"permissions": PERMISSIONS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from datasette.utils import display_actor
@@ -11,30 +11,37 @@ from datasette.utils.asgi import Request
 from asgi_token_auth.config import ACTIONS
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.web.forms import Choices
-from asgi_token_auth.web.host import Section
+from asgi_token_auth.web.host import Frame, Section
 from asgi_token_auth.web.permissions import matches
-from asgi_token_auth.web.tokens import CREATE, PATH, REVOKE_ALL, VIEW_ALL
+from asgi_token_auth.web.secrets import MANAGE
+from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
+from asgi_token_auth.web.tokens import CREATE, REVOKE_ALL, VIEW_ALL
+from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 
-DESCRIPTIONS: Final = {
+TOKEN_ACTIONS: Final = {
     CREATE: "Create API tokens",
     VIEW_ALL: "View all API tokens",
     REVOKE_ALL: "Revoke any API tokens",
 }
+# Word for word as datasette-secrets has it: Datasette refuses two plugins that describe an action differently.
+SECRET_ACTIONS: Final = {MANAGE: "Manage Datasette secrets"}
 
 #: Not offered: a token with one of them would reach further than its owner may expect. Scripts may send them.
-_NOT_OFFERED: Final = frozenset({CREATE, REVOKE_ALL, "debug-menu", "permissions-debug"})
+_NOT_OFFERED: Final = frozenset({CREATE, REVOKE_ALL, MANAGE, "debug-menu", "permissions-debug"})
 
 #: The largest number of tables, and of databases, that the form offers one by one.
 _MOST_TABLES: Final = 500
 
 _FRAME: Final = """{% extends "base.html" %}
-{% block title %}{{ title }}{% endblock %}
+{% block title %}{{ frame.title }}{% endblock %}
 {% block extra_head %}{{ super() }}
-<link rel="stylesheet" href="{{ base }}{{ section.assets }}.css">
-<script src="{{ base }}{{ section.assets }}.js" defer></script>
+<link rel="stylesheet" href="{{ frame.assets }}.css">
+<script src="{{ frame.assets }}.js" defer></script>
 {% endblock %}
-{% block crumbs %}{{ super() }}<p class="crumbs">&nbsp;/ <a href="{{ base }}">{{ section.title }}</a></p>{% endblock %}
-{% block content %}{{ content }}{% endblock %}
+{% block crumbs %}{{ super() }}
+<p class="crumbs">&nbsp;/ <a href="{{ frame.base }}">{{ frame.section.title }}</a></p>
+{% endblock %}
+{% block content %}{{ frame.content }}{% endblock %}
 """
 
 
@@ -44,9 +51,12 @@ class DatasetteHost:
     # Datasette's base template has scripts and styles inside of it, so those cannot be forbidden.
     content_security_policy = "frame-ancestors 'none'; form-action 'self'; base-uri 'self'; object-src 'none'"
 
-    def __init__(self, datasette: Any, *, temporary: bool) -> None:
+    # Datasette's own menu leads from one to the other.
+    sections: Sequence[Section] = ()
+
+    def __init__(self, datasette: Any, *, notice: str | None) -> None:
         self._datasette = datasette
-        self._temporary = temporary
+        self._notice = notice
 
     async def actor(self, scope: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Datasette's own actor."""
@@ -80,25 +90,19 @@ class DatasetteHost:
         shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
         return {actor_id: name for actor_id, name in shown.items() if name != actor_id}
 
-    async def frame(self, scope: Mapping[str, Any], section: Section, title: str, content: str, base: str) -> str:
+    async def frame(self, scope: Mapping[str, Any], frame: Frame) -> str:
         """Datasette's base template."""
         request = Request(scope, None)
         environment = self._datasette.get_jinja_environment(request) if IS_1_0 else self._datasette.jinja_env
         template = environment.from_string(_FRAME)
         # render_template() tells plugins the name of the template.
         template.name = "asgi_token_auth.html"
-        context = {"section": section, "title": title, "content": content, "base": base}
-        rendered: str = await self._datasette.render_template(template, context, request=request)
+        rendered: str = await self._datasette.render_template(template, {"frame": frame}, request=request)
         return rendered
 
     async def notice(self) -> str | None:
-        """That the tokens will not last, where they will not."""
-        if not self._temporary:
-            return None
-        return (
-            "These tokens are kept in Datasette's temporary internal database: they are lost when the server stops. "
-            "Start Datasette with --internal, or set manage_tokens_database."
-        )
+        """That what is kept will not last, where it will not."""
+        return self._notice
 
     async def _databases(self, actor: Mapping[str, Any]) -> dict[str, list[str]]:
         tables: dict[str, list[str]] = {}
@@ -129,18 +133,21 @@ def decide(permissions: Mapping[str, Any] | None, actor: Mapping[str, Any] | Non
     return None if allow is None else matches(actor, allow)
 
 
-def path(datasette: Any) -> str:
-    """Where the pages are in this instance."""
-    return str(datasette.urls.path(PATH))
+def path(datasette: Any, pages: str) -> str:
+    """Where the pages at ``pages`` are in this instance."""
+    return str(datasette.urls.path(pages))
 
 
-async def menu(datasette: Any, actor: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """What the menu offers to this actor."""
+async def menu(datasette: Any, actor: Mapping[str, Any] | None, *, tokens: bool, secrets: bool) -> list[dict[str, str]]:
+    """What the menu offers to this actor, of the pages that there are."""
     if not actor or not isinstance(actor.get("id"), str) or actor.get("token"):
         return []
-    if not await allowed(datasette, actor, CREATE):
-        return []
-    return [{"href": f"{path(datasette)}/create", "label": "Create API token"}]
+    links = []
+    if tokens and await allowed(datasette, actor, CREATE):
+        links.append({"href": f"{path(datasette, TOKENS_PATH)}/create", "label": "Create API token"})
+    if secrets and await allowed(datasette, actor, MANAGE):
+        links.append({"href": path(datasette, SECRETS_PATH), "label": "Manage secrets"})
+    return links
 
 
 def _described(actions: Iterable[Any]) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""Pages and a JSON API to look after tokens, for any ASGI app. Needs the extra ``web``."""
+"""Pages and a JSON API to look after tokens and secrets, for any ASGI app. Needs the extra ``web``."""
 
+from asgi_token_auth.web.secrets import SecretPages
 from asgi_token_auth.web.tokens import TokenPages
 
-__all__ = ["TokenPages"]
+__all__ = ["SecretPages", "TokenPages"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -33,8 +33,33 @@ class Section:
     plural: str
     #: Where the pages are in every app.
     path: str
-    #: Where, from there, the style sheet and the script are, without ``.css`` and ``.js``.
+    #: What only people who may do it are shown a link to these pages for; ``None``: everybody with an id is.
+    action: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link at the head of a page."""
+
+    href: str
+    text: str
+    #: Whether it leads to the page that it is on.
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What goes around a page."""
+
+    section: Section
+    title: str
+    #: The page itself, as HTML.
+    content: str
+    #: The path of the pages, percent-encoded.
+    base: str
+    #: Where, without ``.css`` and ``.js``, the style sheet and the script are.
     assets: str
+    links: Sequence[Link]
 
 
 class Host(Protocol):
@@ -42,6 +67,9 @@ class Host(Protocol):
 
     #: The Content-Security-Policy of every page.
     content_security_policy: str
+
+    #: All sets of pages that the app has at their own paths, if links between them are to stand on each.
+    sections: Sequence[Section]
 
     async def actor(self, scope: Scope) -> Actor | None:
         """Who is asking.
@@ -63,8 +91,8 @@ class Host(Protocol):
         """How to show actors; ids that are not in the answer are shown as they are."""
         ...
 
-    async def frame(self, scope: Scope, section: Section, title: str, content: str, base: str) -> str:
-        """The whole page around ``content``, which is HTML. ``base``: the path of the pages."""
+    async def frame(self, scope: Scope, frame: Frame) -> str:
+        """The whole page."""
         ...
 
     async def notice(self) -> str | None:
@@ -82,11 +110,13 @@ class AnyApp:
         *,
         signed_in: Callable[[Any], Awaitable[Actor | None]] | None,
         permissions: Mapping[str, Any],
-        scopes: Mapping[str, str],
+        scopes: Mapping[str, str] | None = None,
+        sections: Sequence[Section] = (),
     ) -> None:
+        self.sections = sections
         self._signed_in = signed_in
         self._permissions = permissions
-        self._choices = Choices(everywhere=scopes, known=frozenset({"auth-tokens-create"}))
+        self._choices = Choices(everywhere=scopes or {}, known=frozenset({"auth-tokens-create"}))
 
     async def actor(self, scope: Scope) -> Actor | None:
         """The actor of a token or of an outer middleware, else what ``signed_in`` says."""
@@ -110,14 +140,14 @@ class AnyApp:
         """Ids are all that is known."""
         return {}
 
-    async def frame(self, scope: Scope, section: Section, title: str, content: str, base: str) -> str:
+    async def frame(self, scope: Scope, frame: Frame) -> str:
         """Our own layout."""
         try:
             actor = await self.actor(scope)
         except StorageError:
             # The page says so, and needs a frame to say it in.
             actor = None
-        return render("layout.html", section=section, title=title, content=content, base=base, actor=actor)
+        return render("layout.html", frame=frame, actor=actor)
 
     async def notice(self) -> str | None:
         """Nothing: the database is the operator's choice."""

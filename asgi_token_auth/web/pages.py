@@ -14,24 +14,41 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.errors import InvalidInput, SecretNotFound, StorageError, TokenNotFound
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.forms import CSRF_FIELD
-from asgi_token_auth.web.host import Host, Section
+from asgi_token_auth.web.host import Frame, Host, Link, Section
 from asgi_token_auth.web.http import Refused, html, json_error, read_form_body, read_json_body
 from asgi_token_auth.web.templates import render
 
 logger = logging.getLogger("asgi_token_auth")
 
 _STATIC: Final = Path(__file__).parent / "static"
+_ASSETS: Final = ("/static/pages.css", "/static/pages.js")
 
 #: A view of one address: a visit, and the named groups of the address but ``json``.
 View: TypeAlias = Callable[..., Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """Who is asking."""
+
+    actor: Mapping[str, Any]
+    id: str
+    #: The token that they came by, if any.
+    token: Authenticated | None
+    #: What they are limited to, by that token or otherwise.
+    limits: Restrictions | None
+
+    def within_limits(self, action: str) -> bool:
+        """Whether their limits name ``action``. It is for the host to say whether they may, besides."""
+        return self.limits is None or self.limits.allows(action)
+
+
+@dataclass(slots=True)
 class Visit:
     """One request for a page."""
 
@@ -40,6 +57,8 @@ class Visit:
     base: str
     #: Whether the address asks for JSON.
     as_json: bool
+    #: Who is asking, once that is known.
+    person: Person | None = None
 
     @property
     def posts(self) -> bool:
@@ -76,22 +95,6 @@ def asks_only_for(action: str, values: Mapping[str, Any], *more: str) -> bool:
     return values.get(action) is True and not values.keys() - {action, *more}
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who is asking."""
-
-    actor: Mapping[str, Any]
-    id: str
-    #: The token that they came by, if any.
-    token: Authenticated | None
-    #: What they are limited to, by that token or otherwise.
-    limits: Restrictions | None
-
-    def within_limits(self, action: str) -> bool:
-        """Whether their limits name ``action``. It is for the host to say whether they may, besides."""
-        return self.limits is None or self.limits.allows(action)
-
-
 class Pages:
     """An ASGI app that finds the view of a request and answers whatever goes wrong in it.
 
@@ -109,8 +112,6 @@ class Pages:
         self._routes: list[tuple[re.Pattern[str], View, str]] = [
             (re.compile(pattern, re.DOTALL), view, methods) for pattern, view, methods in routes
         ]
-        assets = re.compile(re.escape(section.assets) + r"(?P<kind>\.css|\.js)")
-        self._routes.insert(0, (assets, self._asset, "GET"))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request; ``root_path`` is where the pages are mounted."""
@@ -122,7 +123,7 @@ class Pages:
         path: str = scope["path"]
         # From here on it stands in links and in Location, where only ASCII may.
         base = quote(root, safe="/%~:@!$&'()*+,;=")
-        visit = Visit(Request(scope, receive), base, path.endswith(".json"))
+        visit = Visit(Request(scope, receive), base, _ends(scope, ".json"))
         response = await self._answer(visit, path.removeprefix(root))
         if visit.request.method == "HEAD":
             # The length stays that of the page.
@@ -145,7 +146,8 @@ class Pages:
         token = outcome if isinstance(outcome, Authenticated) else None
         if token is None and actor.get("token"):
             raise self.no_tokens()
-        return Person(actor, actor_id, token, token.restrictions if token is not None else _outer_limits(actor))
+        visit.person = Person(actor, actor_id, token, _outer_limits(actor) if token is None else token.restrictions)
+        return visit.person
 
     def no_tokens(self) -> Refused:
         """The refusal of whoever came by a token where a person is needed."""
@@ -164,20 +166,19 @@ class Pages:
     async def _answer(self, visit: Visit, path: str) -> Response:
         request, section = visit.request, self._section
         try:
+            if path in _ASSETS and _ends(request.scope, path):
+                return self._asset(request, path)
             for pattern, view, methods in self._routes:
                 if (found := pattern.fullmatch(path)) is None:
                     continue
-                method = "GET" if request.method == "HEAD" else request.method
-                if method not in methods.split():
-                    allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
-                    raise Refused(405, "This address does not take that.", headers=allow)
+                _check_method(request, methods)
                 if (reason := cross_origin_reason(request.method, request.headers)) is not None:
                     raise Refused(403, reason)
                 return await view(visit, **{k: v for k, v in found.groupdict().items() if k != "json"})
             raise Refused(404, "There is no such page.")
         except Refused as refused:
             return await self._refusal(visit, refused)
-        except TokenNotFound:
+        except (TokenNotFound, SecretNotFound):
             return await self._refusal(visit, Refused(404, f"There is no such {section.singular}."))
         except InvalidInput as error:
             return await self._refusal(visit, Refused(400, str(error)))
@@ -186,9 +187,10 @@ class Pages:
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
             return await self._refusal(visit, Refused(503, message, headers={"Retry-After": "5"}))
 
-    async def _asset(self, visit: Visit, kind: str) -> Response:
+    def _asset(self, request: Request, path: str) -> Response:
+        _check_method(request, "GET")
         headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(_STATIC / f"pages{kind}", headers=headers)
+        return FileResponse(_STATIC / path.rpartition("/")[2], headers=headers)
 
     async def _refusal(self, visit: Visit, refused: Refused) -> Response:
         if visit.as_json:
@@ -203,8 +205,45 @@ class Pages:
         return answer
 
     async def _framed(self, visit: Visit, title: str, content: str, status: int) -> Response:
-        text = await self.host.frame(visit.request.scope, self._section, title, content, visit.base)
+        links = await self._links(visit, title)
+        frame = Frame(self._section, title, content, visit.base, f"{visit.base}/static/pages", links)
+        text = await self.host.frame(visit.request.scope, frame)
         return html(text, policy=self.host.content_security_policy, status=status)
+
+    async def _links(self, visit: Visit, title: str) -> list[Link]:
+        """To the lists of every section that this person may see; on a list without neighbours there are none."""
+        own, person = self._section, visit.person
+        shown = [
+            section
+            for section in self.host.sections or [own]
+            if section is own or (person is not None and await self._leads_to(visit, person, section))
+        ]
+        if len(shown) == 1 and title == own.title:
+            return []
+        root = visit.base.removesuffix(own.path)
+        return [
+            Link(visit.base if section is own else root + section.path, section.title, section.title == title)
+            for section in shown
+        ]
+
+    async def _leads_to(self, visit: Visit, person: Person, section: Section) -> bool:
+        if person.token is not None:
+            return False
+        return section.action is None or await self.may(visit, person, section.action)
+
+
+def _check_method(request: Request, methods: str) -> None:
+    method = "GET" if request.method == "HEAD" else request.method
+    if method not in methods.split():
+        allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
+        raise Refused(405, "This address does not take that.", headers=allow)
+
+
+def _ends(scope: Mapping[str, Any], ending: str) -> bool:
+    """Whether the address ends so, and as it was sent: a name in it may end so too, percent-encoded."""
+    raw: bytes = scope.get("raw_path") or b""
+    sent = raw.partition(b"?")[0].decode("latin-1") or scope["path"]
+    return scope["path"].endswith(ending) and sent.endswith(ending)
 
 
 def _outer_limits(actor: Mapping[str, Any]) -> Restrictions | None:

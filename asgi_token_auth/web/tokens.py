@@ -29,7 +29,7 @@ CREATE: Final = "auth-tokens-create"
 VIEW_ALL: Final = "auth-tokens-view-all"
 REVOKE_ALL: Final = "auth-tokens-revoke-all"
 
-SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", path=PATH, assets="/static/pages")
+SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", path=PATH)
 
 # What the next page of a list repeats; whatever else stood in the address, a token for one, is not spread.
 _FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "size")

@@ -37,7 +37,7 @@
   }
 
   const form = document.querySelector(".ata-form");
-  if (!form) return;
+  if (!form?.elements.expire_type) return;
   const unit = form.elements.expire_type;
   const number = form.elements.expire_duration;
   const grants = form.querySelector("[data-ata-grants]");

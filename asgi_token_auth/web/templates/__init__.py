@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 from markupsafe import Markup
@@ -26,11 +27,26 @@ def _in_units(details: str) -> str:
     return re.sub(r"\b([0-9]{1,12}) seconds\b", lambda found: duration(int(found[1])), details)
 
 
+def web_address(text: str | None) -> str | None:
+    """``text`` if a link may lead there: an address of the web, and not a script, a file or the like."""
+    try:
+        parts = urlsplit(text or "")
+    except ValueError:
+        return None
+    return text if parts.scheme in ("http", "https") and parts.netloc else None
+
+
 _environment.globals.update(
-    box=box, describe=describe, duration=duration, exact=exact, relative=relative, in_units=_in_units
+    box=box,
+    describe=describe,
+    duration=duration,
+    exact=exact,
+    in_units=_in_units,
+    relative=relative,
+    web_address=web_address,
 )
 
 
-def render(name: str, **values: Any) -> Markup:
-    """The template ``name``, filled in."""
-    return Markup(_environment.get_template(name).render(values))  # noqa: S704 - autoescaped just now
+def render(template: str, /, **values: Any) -> Markup:
+    """The template of this name, filled in."""
+    return Markup(_environment.get_template(template).render(values))  # noqa: S704 - autoescaped just now

@@ -1,0 +1,284 @@
+"""The pages and the JSON API of encrypted secrets: which there are, set, change and delete. A value only goes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from asgi_token_auth.errors import InvalidInput, SecretNotFound
+from asgi_token_auth.middleware import SignedIn
+from asgi_token_auth.secret_store import (
+    ENVIRONMENT_PREFIX,
+    MAX_NOTE,
+    SecretRecord,
+    SecretStore,
+    SecretVersion,
+    check_secret_name,
+)
+from asgi_token_auth.web.forms import CSRF_FIELD
+from asgi_token_auth.web.host import AnyApp, Host, Section
+from asgi_token_auth.web.http import Refused, json_answer, see_other
+from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
+from asgi_token_auth.words import exact
+
+#: Where the pages are in every app.
+PATH: Final = "/-/secrets"
+
+MANAGE: Final = "manage-secrets"
+
+SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", path=PATH, action=MANAGE)
+
+_JSON_FIELDS: Final = {"value", "note"}
+_FORM_FIELDS: Final = {"secret", "note", CSRF_FIELD}
+
+
+@dataclass(slots=True)
+class _Form:
+    """What was sent to set a secret, and what is wrong with it. The value is never shown again."""
+
+    value: str | None = field(default=None, repr=False)
+    #: ``None``: as it is.
+    note: str | None = None
+    #: Field name to sentence. Nothing is changed unless it is empty.
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+class SecretPages:
+    """An ASGI app with the pages of ``store``, to be mounted anywhere; ``from_config`` does so at ``/-/secrets``.
+
+    It must stand inside of the :class:`~asgi_token_auth.middleware.TokenAuthMiddleware`, so that a request
+    that comes with a token is known as such, and refused.
+
+    Args:
+        signed_in: the app's own way to say who is asking: an async function of the scope.
+        permissions: allow blocks by action; here ``manage-secrets``. What has none is denied.
+        only_registered: nobody can use a secret that was not registered; the pages say so, and offer no others.
+        host: the app around the pages, where it is not just any ASGI app.
+    """
+
+    def __init__(
+        self,
+        store: SecretStore,
+        *,
+        signed_in: SignedIn | None = None,
+        permissions: Mapping[str, Any] | None = None,
+        only_registered: bool = False,
+        host: Host | None = None,
+    ) -> None:
+        self._store = store
+        self._only_registered = only_registered
+        self._host = host or AnyApp(signed_in=signed_in, permissions=permissions or {})
+        routes: list[tuple[str, View, str]] = [
+            (r"(?:\.json)?/?", self._list, "GET"),
+            (r"/(?P<rest>.+)", self._secret, "GET POST"),
+        ]
+        self._pages = Pages(SECTION, self._host, routes, clock=store.clock)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request; ``root_path`` is where the pages are mounted."""
+        await self._pages(scope, receive, send)
+
+    # Views
+
+    async def _list(self, visit: Visit) -> Response:
+        await self._manager(visit)
+        if wanted := visit.query.get("name", "").strip():
+            return see_other(f"{visit.base}/{link_to(check_secret_name(wanted))}")
+        records = await self._store.list()
+        if visit.as_json:
+            return json_answer({"ok": True, "secrets": [_as_json(record) for record in records]})
+        return await self._pages.page(
+            visit,
+            SECTION.title,
+            "secrets.html",
+            records=records,
+            names=await self._names(records),
+            link_to=link_to,
+            offers_more=self._store.can_encrypt and not self._only_registered,
+            can_encrypt=self._store.can_encrypt,
+        )
+
+    async def _secret(self, visit: Visit, rest: str) -> Response:
+        manager = await self._manager(visit)
+        name = rest.removesuffix(".json") if visit.as_json else rest
+        if visit.posts:
+            return await self._change(visit, manager, name)
+        if visit.as_json:
+            record, history = await self._store.get(name), await self._store.history(name)
+            return json_answer(
+                {"ok": True, "details": _as_json(record), "versions": [_version_as_json(one) for one in history]}
+            )
+        return await self._secret_page(visit, name, _Form())
+
+    async def _change(self, visit: Visit, manager: Person, name: str) -> Response:
+        values = await visit.actions("delete")
+        if "delete" in values:
+            if not asks_only_for("delete", values):
+                raise Refused(400, "Send either delete, or what the secret shall be.")
+            record = await self._store.delete(name, by=manager.id)
+            return self._done(visit, record)
+        check_secret_name(name)
+        form = _read_json(values) if visit.as_json else _read_form(values)
+        before = await self._known(name)
+        if before is not None and before.source == "environment":
+            raise Refused(400, f"{_from_environment(name)} It cannot be set here.")
+        if not form.errors and form.value is None and (before is None or before.version is None):
+            form.errors["value" if visit.as_json else "secret"] = "Give the value; this secret is not set yet."
+        if not form.errors:
+            try:
+                return self._done(visit, await self._write(name, form, manager))
+            except InvalidInput as error:
+                form.errors["value" if visit.as_json else "secret"] = str(error)
+        if visit.as_json:
+            raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
+        return await self._secret_page(visit, name, form, code=400)
+
+    async def _write(self, name: str, form: _Form, manager: Person) -> SecretRecord:
+        if not self._store.can_encrypt:
+            raise Refused(400, _NO_KEY)
+        if form.value is None:
+            return await self._store.set_note(name, form.note, by=manager.id)
+        return await self._store.set(name, form.value, note=form.note, by=manager.id)
+
+    def _done(self, visit: Visit, record: SecretRecord) -> Response:
+        return json_answer({"ok": True, "details": _as_json(record)}) if visit.as_json else see_other(visit.base)
+
+    # Who, and what there is
+
+    async def _manager(self, visit: Visit) -> Person:
+        person = await self._pages.person(visit)
+        if person.token is not None:
+            raise self._pages.no_tokens()
+        if not await self._pages.may(visit, person, MANAGE):
+            raise Refused(403, "You do not have permission to manage secrets.")
+        return person
+
+    async def _known(self, name: str) -> SecretRecord | None:
+        try:
+            return await self._store.get(name)
+        except SecretNotFound:
+            return None
+
+    async def _names(self, records: Iterable[SecretRecord]) -> Mapping[str, str]:
+        people = {who for record in records for who in (record.updated_by, record.last_used_by) if who}
+        return await self._host.names(people)
+
+    # Pages
+
+    async def _secret_page(self, visit: Visit, name: str, form: _Form, *, code: int = 200) -> Response:
+        record = await self._known(name)
+        # A page to set a secret of that name: there is one for every name that can be one.
+        check_secret_name(name)
+        history = () if record is None else await self._store.history(name)
+        people = {who for one in history for who in (one.created_by, one.updated_by, one.deleted_by, one.last_used_by)}
+        return await self._pages.page(
+            visit,
+            name,
+            "secret.html",
+            code=code,
+            name=name,
+            record=record,
+            form=form,
+            history=history,
+            names=await self._host.names({who for who in people if who}),
+            action=f"{visit.base}/{link_to(name)}",
+            from_environment=_from_environment(name) if record and record.source == "environment" else None,
+            no_key=None if self._store.can_encrypt else _NO_KEY,
+            nobody_asks=self._only_registered and not (record and record.registered),
+            max_note=MAX_NOTE,
+        )
+
+
+_NO_KEY: Final = (
+    "There is no encryption key, so no secret can be set here. Configure one, or use environment variables whose names "
+    f"start with {ENVIRONMENT_PREFIX}."
+)
+
+
+def link_to(name: str) -> str:
+    """The part of a path that stands for the secret ``name``."""
+    # Rows written by hand can hold what is no text.
+    quoted = quote(name, safe="", errors="replace")
+    # Only what was sent so asks for JSON.
+    return quoted.removesuffix(".json") + "%2Ejson" if quoted.endswith(".json") else quoted
+
+
+def _read_form(fields: Mapping[str, Any]) -> _Form:
+    form = _Form()
+    if fields.keys() - _FORM_FIELDS:
+        form.errors["form"] = "There is a field in this form that does not belong to it. Reload the page and try again."
+    # What is copied often brings a space or the end of a line along.
+    form.value = fields.get("secret", "").strip() or None
+    if "note" in fields:
+        form.note = fields["note"].strip()
+        _check_note(form)
+    return form
+
+
+def _read_json(values: Mapping[str, Any]) -> _Form:
+    form = _Form()
+    if values.keys() - _JSON_FIELDS:
+        # It is not repeated: it may be a value in the wrong place.
+        form.errors["form"] = "The fields are value and note."
+    if "value" in values:
+        if isinstance(values["value"], str) and values["value"]:
+            form.value = values["value"]
+        else:
+            form.errors["value"] = "A value is text, and not empty."
+    if "note" in values:
+        note = values["note"] if values["note"] is not None else ""
+        if isinstance(note, str):
+            form.note = note.strip()
+            _check_note(form)
+        else:
+            form.errors["note"] = "A note is text."
+    if not values:
+        form.errors["form"] = "Send value, note or both, or delete."
+    return form
+
+
+def _check_note(form: _Form) -> None:
+    if form.note is not None and len(form.note) > MAX_NOTE:
+        form.errors["note"] = f"A note has at most {MAX_NOTE} characters; this one has {len(form.note):,}."
+
+
+def _from_environment(name: str) -> str:
+    return f"This secret comes from the environment variable {ENVIRONMENT_PREFIX}{name}."
+
+
+def _as_json(record: SecretRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "description": record.description,
+        "obtain_url": record.obtain_url,
+        "obtain_label": record.obtain_label,
+        "registered": record.registered,
+        "source": record.source,
+        "note": record.note,
+        "version": record.version,
+        "created_at": exact(record.created_at),
+        "created_by": record.created_by,
+        "updated_at": exact(record.updated_at),
+        "updated_by": record.updated_by,
+        "last_used_at": exact(record.last_used_at),
+        "last_used_by": record.last_used_by,
+    }
+
+
+def _version_as_json(one: SecretVersion) -> dict[str, Any]:
+    return {
+        "version": one.version,
+        "note": one.note,
+        "created_at": exact(one.created_at),
+        "created_by": one.created_by,
+        "updated_at": exact(one.updated_at),
+        "updated_by": one.updated_by,
+        "deleted_at": exact(one.deleted_at),
+        "deleted_by": one.deleted_by,
+        "last_used_at": exact(one.last_used_at),
+        "last_used_by": one.last_used_by,
+    }
