@@ -28,8 +28,7 @@ from asgi_token_auth.errors import (
 from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
 from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.secret_records import Rotation, Secret, SecretRecord, SecretVersion
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secret_store import Rotation, Secret, SecretRecord, SecretStore, SecretVersion
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens

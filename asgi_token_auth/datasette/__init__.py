@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Generator, Mapping
-from itertools import product
 from typing import Any, Final
+from urllib.parse import unquote
 
 from datasette import hookimpl
 from datasette.plugins import pm
@@ -18,17 +18,20 @@ from datasette.utils import StartupError
 from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.datasette import pages
+from asgi_token_auth.datasette import pages, secrets
 from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
-from asgi_token_auth.datasette.instance import InsideDatasette, configure, configured, startup_begins
+from asgi_token_auth.datasette.instance import InsideDatasette, Instance, configure, configured, startup_begins
+from asgi_token_auth.datasette.secrets import get_secret
 from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
+from asgi_token_auth.secret_store import Secret
 from asgi_token_auth.store import TokenStore
-from asgi_token_auth.web.tokens import PATH
+from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
+from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 
-__all__ = ["token_store", "wrap_datasette"]
+__all__ = ["Secret", "get_secret", "token_store", "wrap_datasette"]
 
 #: What people do to a table through Datasette's own pages and API.
 _TABLE_ACTIONS: Final = frozenset(
@@ -151,13 +154,12 @@ def permission_resources_sql(datasette: Any, action: str) -> Any:
     instance = configured(datasette)
     if instance is None or (action != "execute-write-sql" and action not in _TABLE_ACTIONS):
         return None
-    children: tuple[str | None, ...] = (None,) if action == "execute-write-sql" else instance.protected_tables
     # Names of their own, because all plugins' parameters meet in one query.
     parameters: dict[str, Any] = {
         "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages"
     }
     rows = []
-    for number, (database, child) in enumerate(product(instance.protected_databases, children)):
+    for number, (database, child) in enumerate(_protected(instance, action)):
         parameters[f"asgi_token_auth_parent_{number}"] = database
         parameters[f"asgi_token_auth_child_{number}"] = child
         rows.append(
@@ -171,6 +173,12 @@ def permission_resources_sql(datasette: Any, action: str) -> Any:
     return PermissionSQL(sql=" union all ".join(rows), params=parameters)
 
 
+def _protected(instance: Instance, action: str) -> list[tuple[str, str | None]]:
+    if action == "execute-write-sql":
+        return [(database, None) for database in dict.fromkeys(database for database, _ in instance.protected)]
+    return [(database, table) for database, tables in instance.protected for table in tables]
+
+
 @hookimpl(trylast=True)
 def permission_allowed(datasette: Any, actor: Any, action: str, resource: Any) -> bool | None:
     """Datasette 0.65: the same, and what the block's ``permissions`` say about our own actions."""
@@ -180,27 +188,34 @@ def permission_allowed(datasette: Any, actor: Any, action: str, resource: Any) -
         return None
     if action not in _TABLE_ACTIONS:
         return pages.decide(instance.configuration.permissions, actor, action)
-    if not isinstance(resource, tuple) or len(resource) != 2 or resource[0] not in instance.protected_databases:
+    if not isinstance(resource, tuple) or len(resource) != 2:
         return None
-    return False if str(resource[1]).lower() in instance.protected_tables else None
+    return False if (resource[0], str(resource[1]).lower()) in _protected(instance, action) else None
 
 
 @hookimpl
 def register_actions(datasette: Any) -> Any:
-    """Datasette 1.0: what people may be allowed to do with managed tokens."""
+    """Datasette 1.0: what people may be allowed to do with managed tokens and with secrets."""
     instance = configured(datasette)
-    if instance is None or not instance.configuration.manage_tokens:
+    if instance is None:
         return None
     from datasette.permissions import Action
 
-    return [Action(name=name, description=description) for name, description in pages.DESCRIPTIONS.items()]
+    actions = {
+        **(pages.TOKEN_ACTIONS if instance.configuration.manage_tokens else {}),
+        **(pages.SECRET_ACTIONS if instance.configuration.encryption_keys else {}),
+    }
+    return [Action(name=name, description=description) for name, description in actions.items()]
 
 
 @hookimpl
 def register_routes(datasette: Any) -> Any:
-    """The pages of managed tokens."""
+    """The pages of managed tokens and of secrets."""
     # Always, because 0.65 asks before wrap_datasette() can have said whether there are any.
-    return [(rf"^{PATH}(?P<rest>(?:[/.].*)?)$", _token_pages)]
+    return [
+        (rf"^{TOKENS_PATH}(?P<rest>(?:[/.].*)?)$", _token_pages),
+        (rf"^{SECRETS_PATH}(?P<rest>(?:[/.].*)?)$", _secret_pages),
+    ]
 
 
 async def _token_pages(datasette: Any, request: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -208,22 +223,38 @@ async def _token_pages(datasette: Any, request: Any, scope: Any, receive: Any, s
     token_pages = None if instance is None else instance.pages()
     if token_pages is None:
         raise NotFound("There are no managed tokens here.")
-    base = pages.path(datasette)
+    base = pages.path(datasette, TOKENS_PATH)
     rest = request.url_vars["rest"]
     await token_pages({**scope, "root_path": base, "path": base + rest}, receive, send)
 
 
+async def _secret_pages(datasette: Any, request: Any, scope: Any, receive: Any, send: Any) -> None:
+    instance = configured(datasette)
+    store = None if instance is None else instance.secret_store()
+    secret_pages = None if instance is None else instance.secret_pages()
+    if store is None or secret_pages is None:
+        raise NotFound("No encrypted secrets are configured here.")
+    await secrets.register_all(datasette, store)
+    base = pages.path(datasette, SECRETS_PATH)
+    # Datasette finds the route of a path as it was sent, percent-encoded.
+    rest = unquote(request.url_vars["rest"])
+    await secret_pages({**scope, "root_path": base, "path": base + rest}, receive, send)
+
+
 @hookimpl
 def menu_links(datasette: Any, actor: Any) -> Any:
-    """A link to the page that creates tokens, for whoever may."""
+    """Links to the pages, for whoever may do what is done there."""
     instance = configured(datasette)
-    if instance is None or not instance.configuration.manage_tokens:
+    if instance is None:
         return None
-    return lambda: pages.menu(datasette, actor)
+    tokens, kept = instance.configuration.manage_tokens, bool(instance.configuration.encryption_keys)
+    return lambda: pages.menu(datasette, actor, tokens=tokens, secrets=kept)
 
 
 @hookimpl
 def skip_csrf(datasette: Any, scope: Any) -> bool | None:
     """Datasette 0.65: our pages look for other sites' requests themselves, without a token in the form."""
-    base = pages.path(datasette)
-    return True if scope["path"].startswith((base + "/", base + ".")) or scope["path"] == base else None
+    for path in (pages.path(datasette, TOKENS_PATH), pages.path(datasette, SECRETS_PATH)):
+        if scope["path"] == path or scope["path"].startswith((path + "/", path + ".")):
+            return True
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
@@ -14,6 +15,9 @@ from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 
 PLUGIN: Final = "asgi-token-auth"
 PREDECESSOR: Final = "datasette-auth-tokens"
+SECRETS_PREDECESSOR: Final = "datasette-secrets"
+
+_SECRETS: Final = "_asgi_token_auth_secrets"
 
 #: Query parameters that Datasette reads itself.
 _PARAMETERS: Final = frozenset(
@@ -38,27 +42,51 @@ class Refused(StartupError, click.ClickException):  # type: ignore[misc]
 
 
 def own_block(datasette: Any) -> Any:
-    """The raw block of this instance, or ``None``.
+    """The raw block of this instance, with its secrets, or ``None``.
 
     Read from where Datasette keeps it, because ``plugin_config()`` turns an unset ``$env`` into ``None``.
     """
-    holder = datasette.config if IS_1_0 else datasette._metadata_local
-    plugins = (holder or {}).get("plugins")
-    if not isinstance(plugins, dict):
-        return None
+    plugins = _sections(datasette)
     section = next((name for name in (PLUGIN, PREDECESSOR) if name in plugins), None)
     if section is None:
         if "asgi_token_auth" in plugins:
             raise ConfigurationError(f"plugins.asgi_token_auth: the section is called {PLUGIN}, with hyphens.")
-        return None
+        return with_secrets(datasette, {}) or None
     block = plugins[section]
     if not block:
         raise ConfigurationError(f"plugins.{section}: nothing is configured there; fill the section or remove it.")
-    if not IS_1_0:
-        # 0.65 publishes its metadata to everybody. A new object, because the old one may be the caller's.
-        masked = {**plugins, section: dict.fromkeys(block, "***") if isinstance(block, dict) else "***"}
-        datasette._metadata_local = {**holder, "plugins": masked}
-    return block
+    _mask(datasette, section)
+    return with_secrets(datasette, block)
+
+
+def with_secrets(datasette: Any, block: Any) -> Any:
+    """``block``, and the section of datasette-secrets as its ``secrets`` where it has none."""
+    if not hasattr(datasette, _SECRETS):
+        # Read once: on 0.65 it is masked from then on.
+        setattr(datasette, _SECRETS, _sections(datasette).get(SECRETS_PREDECESSOR))
+        _mask(datasette, SECRETS_PREDECESSOR)
+    section = getattr(datasette, _SECRETS)
+    if not isinstance(block, Mapping) or "secrets" in block or not section:
+        return block
+    if isinstance(section, dict) and section.get("database") == "_internal":
+        section = {key: value for key, value in section.items() if key != "database"}
+    return {**block, "secrets": section}
+
+
+def _sections(datasette: Any) -> dict[str, Any]:
+    plugins = ((datasette.config if IS_1_0 else datasette._metadata_local) or {}).get("plugins")
+    return plugins if isinstance(plugins, dict) else {}
+
+
+def _mask(datasette: Any, section: str) -> None:
+    """0.65 publishes its metadata to everybody: leave no value of ``section`` there."""
+    plugins = _sections(datasette)
+    if IS_1_0 or section not in plugins:
+        return
+    block = plugins[section]
+    # New objects, because the old ones may be the caller's.
+    masked = {**plugins, section: dict.fromkeys(block, "***") if isinstance(block, dict) else "***"}
+    datasette._metadata_local = {**datasette._metadata_local, "plugins": masked}
 
 
 def read_block(block: object) -> Configuration:
@@ -68,12 +96,18 @@ def read_block(block: object) -> Configuration:
         ConfigurationError: it cannot work, this Datasette is not supported, or the predecessor is installed too.
     """
     check()
-    for plugin in pm.get_plugins():
-        if getattr(plugin, "__name__", "").partition(".")[0] == "datasette_auth_tokens":
-            raise ConfigurationError(
-                f"{PREDECESSOR} is installed too, and two plugins cannot both own the tokens: uninstall it with "
-                f"pip uninstall {PREDECESSOR}. Its configuration and tokens keep working here."
-            )
+    active = {getattr(plugin, "__name__", "").partition(".")[0] for plugin in pm.get_plugins()}
+    if "datasette_auth_tokens" in active:
+        raise ConfigurationError(
+            f"{PREDECESSOR} is installed too, and two plugins cannot both own the tokens: uninstall it with "
+            f"pip uninstall {PREDECESSOR}. Its configuration and tokens keep working here."
+        )
+    if isinstance(block, Mapping) and "secrets" in block and "datasette_secrets" in active:
+        raise ConfigurationError(
+            f"secrets: {SECRETS_PREDECESSOR} is installed too, and two plugins cannot both own the secrets: uninstall "
+            f"it with pip uninstall {SECRETS_PREDECESSOR}. Its configuration, key and secrets keep working here; "
+            "plugins that import get_secret from it import it from asgi_token_auth.datasette instead."
+        )
     configuration = read_configuration(block)
     if configuration.required:
         raise ConfigurationError(
@@ -89,6 +123,10 @@ def read_block(block: object) -> Configuration:
     elif configuration.manage_tokens and configuration.manage_tokens_database is None:
         raise ConfigurationError(
             "manage_tokens_database: Datasette 0.65 has no lasting internal database; name an attached one."
+        )
+    elif configuration.encryption_keys and configuration.secrets_database is None:
+        raise ConfigurationError(
+            "secrets.database: Datasette 0.65 has no lasting internal database; name an attached one."
         )
     return configuration
 

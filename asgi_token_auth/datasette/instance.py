@@ -16,19 +16,21 @@ from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.config import Configuration, build_sources
 from asgi_token_auth.databases.protocol import Database
-from asgi_token_auth.databases.trigrams import index_tables
-from asgi_token_auth.datasette.configuration import Refused, own_block, read_block
-from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedStore, attached_file
+from asgi_token_auth.datasette.configuration import Refused, own_block, read_block, with_secrets
+from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedSecretStore, AttachedStore, attached_file
 from asgi_token_auth.datasette.handlers import OtherHandlers
 from asgi_token_auth.datasette.pages import DatasetteHost
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.lifespan import Resource, run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
+from asgi_token_auth.secret_store import DEFAULT_TABLE as SECRETS_TABLE
+from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.store import DEFAULT_TABLE
 from asgi_token_auth.tokens import SigningSecrets
+from asgi_token_auth.web.secrets import SecretPages
 from asgi_token_auth.web.tokens import TokenPages
 
 logger = logging.getLogger("asgi_token_auth")
@@ -36,6 +38,12 @@ logger = logging.getLogger("asgi_token_auth")
 NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
 
 _STATE: Final = "_asgi_token_auth"
+
+#: By table: what is kept there, and what whoever runs SQL on it would read.
+_READABLE: Final = {
+    DEFAULT_TABLE: ("tokens", "descriptions, actors and digests"),
+    SECRETS_TABLE: ("secrets", "names, notes and encrypted values"),
+}
 
 # Set while an instance runs its startup hooks, so that what those hooks ask of us does not wait for them.
 _starting: ContextVar[Any] = ContextVar("asgi_token_auth_starting", default=None)
@@ -67,7 +75,7 @@ def configure(datasette: Any, block: object) -> Instance:
     Raises:
         ConfigurationError: the block cannot work.
     """
-    instance = Instance(datasette, read_block(block))
+    instance = Instance(datasette, read_block(with_secrets(datasette, block)))
     setattr(datasette, _STATE, instance)
     return instance
 
@@ -86,34 +94,34 @@ class Instance:
         self.managed: ManagedTokens | None = None
         self._sources: list[Source | CallableSource] | None = None
         self._pages: TokenPages | None = None
+        self._secret_store: SecretStore | None = None
+        self._secret_pages: SecretPages | None = None
         self._start: asyncio.Task[None] | None = None
         self._secrets = self._signing_secrets()
 
     @property
-    def protected_databases(self) -> list[str]:
-        """The names under which the token tables can be reached, unless they are exposed on purpose."""
+    def protected(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Databases, and the tables in each that are not for Datasette's own pages."""
         configuration = self.configuration
-        if not configuration.manage_tokens or configuration.expose_token_tables:
-            return []
-        name = configuration.manage_tokens_database
+        found: list[tuple[str, tuple[str, ...]]] = []
+        tables: tuple[str, ...]
+        if configuration.manage_tokens and not configuration.expose_token_tables:
+            tables = (DEFAULT_TABLE, f"{DEFAULT_TABLE}_events", f"{DEFAULT_TABLE}_migrations")
+            found += [(name, tables) for name in self._names_of(configuration.manage_tokens_database)]
+        if configuration.encryption_keys:
+            tables = (SECRETS_TABLE, f"{SECRETS_TABLE}_migrations")
+            found += [(name, tables) for name in self._names_of(configuration.secrets_database)]
+        return found
+
+    def _names_of(self, name: str | None) -> list[str]:
+        """All names of the database ``name``, or of the internal one: one file may be attached several times."""
         databases = self.datasette.databases
         kept = self.datasette.get_internal_database() if name is None else databases.get(name)
-        # One file may be attached under several names, the internal one included.
         return [
             known
             for known, database in databases.items()
             if database is kept or (kept is not None and kept.path is not None and _same_file(database.path, kept.path))
         ]
-
-    @property
-    def protected_tables(self) -> tuple[str, ...]:
-        """The names of the store's tables."""
-        return (
-            DEFAULT_TABLE,
-            f"{DEFAULT_TABLE}_events",
-            f"{DEFAULT_TABLE}_migrations",
-            *index_tables(DEFAULT_TABLE),
-        )
 
     def build(self) -> list[Source | CallableSource]:
         """The sources, made on first use: what another plugin attaches at startup is there by then.
@@ -126,7 +134,7 @@ class Instance:
             store = None
             if configuration.manage_tokens:
                 store = AttachedStore(
-                    self._token_database(),
+                    self._store_database(configuration.manage_tokens_database, "manage_tokens_database", "tokens"),
                     secret=self._secrets,
                     started=self.ensure_started,
                     max_expires_after=configuration.max_expires_after,
@@ -156,7 +164,7 @@ class Instance:
             drop_cookies=True,
             forbid=None if IS_1_0 else _forbid_restricted,
             refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
-            resources=[_Startup(self)],
+            resources=[_Startup(self), *self._resources()],
             # Datasette says by itself what its answers depend on.
             vary=False,
         )
@@ -165,15 +173,50 @@ class Instance:
         """The pages of managed tokens, where there are such tokens."""
         self.build()
         if self._pages is None and self.managed is not None:
-            temporary = self.configuration.manage_tokens_database is None and (
-                self.datasette.get_internal_database().is_temp_disk
-            )
+            notice = self._temporary(self.configuration.manage_tokens_database, "tokens", "manage_tokens_database")
             self._pages = TokenPages(
                 self.managed.store,
                 tokens_may_manage_tokens=self.configuration.tokens_may_manage_tokens,
-                host=DatasetteHost(self.datasette, temporary=temporary),
+                host=DatasetteHost(self.datasette, notice=notice),
             )
         return self._pages
+
+    def secret_store(self) -> SecretStore | None:
+        """The encrypted secrets, where there are any.
+
+        Raises:
+            ConfigurationError: the database is missing or cannot hold secrets, or a key cannot be one.
+        """
+        configuration = self.configuration
+        if self._secret_store is None and configuration.encryption_keys:
+            self._secret_store = AttachedSecretStore(
+                self._store_database(configuration.secrets_database, "secrets.database", "secrets"),
+                encryption_key=configuration.encryption_keys,
+                started=self.ensure_started,
+            )
+        return self._secret_store
+
+    def secret_pages(self) -> SecretPages | None:
+        """The pages of the secrets, where there are any."""
+        store = self.secret_store()
+        if self._secret_pages is None and store is not None:
+            notice = self._temporary(self.configuration.secrets_database, "secrets", "secrets.database")
+            host = DatasetteHost(self.datasette, notice=notice)
+            self._secret_pages = SecretPages(store, only_registered=True, host=host)
+        return self._secret_pages
+
+    def _resources(self) -> list[Resource]:
+        store = self.secret_store()
+        return [] if store is None else [store]
+
+    def _temporary(self, database: str | None, kept: str, key: str) -> str | None:
+        """What a page must say where what it shows will not last."""
+        if database is not None or not self.datasette.get_internal_database().is_temp_disk:
+            return None
+        return (
+            f"These {kept} are kept in Datasette's temporary internal database: they are lost when the server stops. "
+            f"Start Datasette with --internal, or set {key}."
+        )
 
     async def ensure_started(self) -> None:
         """Run Datasette's startup if it has not run, once, whoever comes first; the others wait for it."""
@@ -196,17 +239,21 @@ class Instance:
         Raises:
             TokenAuthError: what is wrong, and the mend.
         """
-        for source in self.build():
+        for source in (*self.build(), *self._resources()):
             if isinstance(source, Resource):
                 await source.open()
                 await source.close()
-        for database in self.protected_databases:
+        for database, tables in self.protected:
             if await self._may_run_sql(database):
+                kept, read = _READABLE[tables[0]]
                 logger.warning(
-                    "the database %s holds the tokens, and people may run SQL on it: they would read descriptions, "
-                    "actors and digests, which open nothing. Set allow_sql for that database, or keep the tokens in "
-                    "one of their own that nobody may query",
+                    "the database %s holds the %s, and people may run SQL on it: they would read %s, which open "
+                    "nothing. Set allow_sql for that database, or keep the %s in one of their own that nobody may "
+                    "query",
                     database,
+                    kept,
+                    read,
+                    kept,
                 )
 
     async def _may_run_sql(self, database: str) -> bool:
@@ -248,21 +295,23 @@ class Instance:
             return None
         return SignedTokens(self._secrets, max_ttl=self.configuration.max_signed_tokens_ttl)
 
-    def _token_database(self) -> Database:
-        name = self.configuration.manage_tokens_database
+    def _store_database(self, name: str | None, key: str, kept: str) -> Database:
         if name is None:
             internal = self.datasette.get_internal_database()
             if internal.is_temp_disk:
                 logger.warning(
-                    "managed tokens are in Datasette's temporary internal database: they are lost at a restart and "
-                    "not shared by workers. Start Datasette with --internal, or set manage_tokens_database"
+                    "%s %s are in Datasette's temporary internal database: they are lost at a restart and "
+                    "not shared by workers. Start Datasette with --internal, or set %s",
+                    "managed" if kept == "tokens" else "encrypted",
+                    kept,
+                    key,
                 )
             return attached_file(internal.path)
-        attached = self._attached(name, "manage_tokens_database")
+        attached = self._attached(name, key)
         if attached.is_memory:
             return AttachedDatabase(attached, self.ensure_started)
         if not attached.is_mutable:
-            raise ConfigurationError(f"manage_tokens_database: {name} is attached as immutable and cannot hold tokens.")
+            raise ConfigurationError(f"{key}: {name} is attached as immutable and cannot hold {kept}.")
         return attached_file(attached.path)
 
     def _query_database(self) -> Database:

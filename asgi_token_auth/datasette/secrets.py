@@ -1,0 +1,88 @@
+"""Secrets inside Datasette: those that its plugins ask for, and their values."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Final
+
+from datasette.plugins import pm
+from datasette.utils import await_me_maybe
+
+from asgi_token_auth.datasette import hookspecs
+from asgi_token_auth.datasette.instance import configured
+from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.secret_store import ENVIRONMENT_PREFIX, Secret, SecretStore
+
+logger = logging.getLogger("asgi_token_auth")
+
+#: Something to try the pages with.
+EXAMPLE: Final = Secret("EXAMPLE_SECRET", "An example secret")
+
+
+async def get_secret(datasette: Any, secret_name: str, actor_id: str | None = None) -> str | None:
+    """The value of a secret that a plugin registered, or ``None`` if it is not set, or was not registered.
+
+    An environment variable DATASETTE_SECRETS_<NAME> goes before what is stored.
+
+    Args:
+        actor_id: for whom it is used, to be shown with the time of last use.
+
+    Raises:
+        SecretUnreadable: it is stored, and the key is missing or wrong, or the row is damaged.
+        StorageError: the database cannot answer, or another plugin's ``register_secrets`` failed.
+    """
+    secrets = await registered(datasette)
+    if secret_name not in {secret.name for secret in secrets}:
+        return None
+    instance = configured(datasette)
+    store = None if instance is None else instance.secret_store()
+    if store is None:
+        return os.environ.get(ENVIRONMENT_PREFIX + secret_name) or None
+    register(store, secrets)
+    return await store.get_secret(secret_name, actor_id)
+
+
+async def registered(datasette: Any) -> list[Secret]:
+    """What the plugins ask for now. Of several secrets with one name the first counts.
+
+    Raises:
+        StorageError: a plugin failed to say.
+    """
+    declare_hook()
+    secrets: dict[str, Secret] = {}
+    try:
+        for answer in pm.hook.register_secrets(datasette=datasette):
+            for asked in await await_me_maybe(answer) or ():
+                # Plugins may bring a class of their own.
+                secret = Secret(asked.name, asked.description, asked.obtain_url, asked.obtain_label)
+                secrets.setdefault(secret.name, secret)
+    except Exception as error:
+        raise StorageError(f"A plugin's register_secrets failed: {type(error).__name__}: {error}") from error
+    secrets.setdefault(EXAMPLE.name, EXAMPLE)
+    return list(secrets.values())
+
+
+async def register_all(datasette: Any, store: SecretStore) -> None:
+    """Make all that plugins ask for known to ``store``. A plugin that fails to say is logged: others go on."""
+    try:
+        register(store, await registered(datasette))
+    except StorageError as error:
+        logger.error("not all secrets are known: %s", error)
+
+
+def register(store: SecretStore, secrets: list[Secret]) -> None:
+    """Make the secrets known to ``store``. One with an impossible name is logged and left out."""
+    for secret in secrets:
+        if secret.name not in store.registered:
+            try:
+                store.register(secret)
+            except ConfigurationError as error:
+                logger.error("a plugin registered a secret that cannot be: %s", error)
+
+
+def declare_hook() -> None:
+    """Tell Datasette of our hook, once for each process. Not sooner, because datasette-secrets may have done so."""
+    hook = getattr(pm.hook, "register_secrets", None)
+    if hook is None or not hook.has_spec():
+        pm.add_hookspecs(hookspecs)
