@@ -4,36 +4,42 @@ The names here need nothing but the core dependencies, but for a SecretStore wit
 FastAPI, Datasette, the command line and the pages are imported by their own names.
 """
 
-from asgi_token_auth.authentication import (
-    Actor,
-    Authenticated,
-    Credential,
-    Outcome,
-    Reason,
-    Rejected,
-    Source,
-    TokenAuth,
-    TokenUser,
-)
-from asgi_token_auth.config import from_config, secret_store_of
-from asgi_token_auth.errors import (
-    ConfigurationError,
-    InvalidInput,
-    SecretNotFound,
-    SecretUnreadable,
-    StorageError,
-    TokenAuthError,
-    TokenNotFound,
-)
-from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
-from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
-from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.secret_store import Rotation, Secret, SecretRecord, SecretStore, SecretVersion
-from asgi_token_auth.sources.managed import ManagedTokens
-from asgi_token_auth.sources.signed import SignedTokens
-from asgi_token_auth.sources.sql import SQLTokens
-from asgi_token_auth.sources.static import StaticTokens
-from asgi_token_auth.store import TokenStore
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asgi_token_auth.authentication import (
+        Actor,
+        Authenticated,
+        Credential,
+        Outcome,
+        Reason,
+        Rejected,
+        Source,
+        TokenAuth,
+        TokenUser,
+    )
+    from asgi_token_auth.config import from_config, secret_store_of
+    from asgi_token_auth.errors import (
+        ConfigurationError,
+        InvalidInput,
+        SecretNotFound,
+        SecretUnreadable,
+        StorageError,
+        TokenAuthError,
+        TokenNotFound,
+    )
+    from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
+    from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
+    from asgi_token_auth.restrictions import Restrictions
+    from asgi_token_auth.secret_store import Rotation, Secret, SecretRecord, SecretStore, SecretVersion
+    from asgi_token_auth.sources.managed import ManagedTokens
+    from asgi_token_auth.sources.signed import SignedTokens
+    from asgi_token_auth.sources.sql import SQLTokens
+    from asgi_token_auth.sources.static import StaticTokens
+    from asgi_token_auth.store import TokenStore
 
 __all__ = [
     "ANY_OWNER",
@@ -75,3 +81,75 @@ __all__ = [
     "from_config",
     "secret_store_of",
 ]
+
+_PLACES = {
+    "authentication": (
+        "Actor",
+        "Authenticated",
+        "Credential",
+        "Outcome",
+        "Reason",
+        "Rejected",
+        "Source",
+        "TokenAuth",
+        "TokenUser",
+    ),
+    "config": (
+        "from_config",
+        "secret_store_of",
+    ),
+    "errors": (
+        "ConfigurationError",
+        "InvalidInput",
+        "SecretNotFound",
+        "SecretUnreadable",
+        "StorageError",
+        "TokenAuthError",
+        "TokenNotFound",
+    ),
+    "middleware": (
+        "TokenAuthMiddleware",
+        "TokenEvent",
+    ),
+    "records": (
+        "ANY_OWNER",
+        "KEEP",
+        "Family",
+        "IssuedToken",
+        "Page",
+        "StoredEvent",
+        "TokenRecord",
+    ),
+    "restrictions": ("Restrictions",),
+    "secret_store": (
+        "Rotation",
+        "Secret",
+        "SecretRecord",
+        "SecretStore",
+        "SecretVersion",
+    ),
+    "sources.managed": ("ManagedTokens",),
+    "sources.signed": ("SignedTokens",),
+    "sources.sql": ("SQLTokens",),
+    "sources.static": ("StaticTokens",),
+    "store": ("TokenStore",),
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """One of the names above, whose module is imported when it is first asked for.
+
+        So a command line that is interrupted while all of that is imported ends with a sentence: its own code, which
+        says it, is in this package and runs first.
+        """
+        for place, names in _PLACES.items():
+            if name in names:
+                value = getattr(importlib.import_module(f"asgi_token_auth.{place}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
