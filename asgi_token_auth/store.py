@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
@@ -47,6 +47,8 @@ from asgi_token_auth.tokens import (
     new_nonce,
 )
 from asgi_token_auth.usage import Use
+
+T = TypeVar("T")
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
@@ -152,6 +154,21 @@ class TokenStore(TableStore):
             raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")
         self.max_expires_after = max_expires_after
 
+    async def state(self) -> Literal["ready", "outdated", "absent"]:
+        """Whether the tables are there, and as this release needs them. Opens and writes nothing.
+
+        Raises:
+            StorageError: the database cannot be read, a newer release has migrated it, or the table is another one.
+        """
+        found = await self.database.query(self.database.dialect.table_columns, {"table": self.table})
+        columns = {name for (name,) in found.rows}
+        if columns and (missing := [name for name in _OLDEST if name not in columns]):
+            raise StorageError(
+                f"{self.database.name}: its table {self.table} is not one of tokens, which would have a column "
+                f"{missing[0]}; check which file it is."
+            )
+        return await super().state()
+
     async def issue(
         self,
         actor_id: str,
@@ -161,6 +178,7 @@ class TokenStore(TableStore):
         description: str | None = None,
         expires_after: float | timedelta | None = None,
         restrictions: Restrictions | None = None,
+        deliver: Callable[[IssuedToken], object] | None = None,
     ) -> IssuedToken:
         """Create a token for ``actor_id``.
 
@@ -169,6 +187,8 @@ class TokenStore(TableStore):
             parent: the token through which it was asked for. The new one stays within it.
             expires_after: seconds, or a ``timedelta``; ``None``: it does not expire.
             restrictions: ``None``: it may do all that its actor may; ``Restrictions()``: nothing.
+            deliver: called before the token is kept, for whoever cannot be sure of passing its text on. Whatever it
+                raises is raised here, and nothing was created. Others cannot write meanwhile, so it must be quick.
 
         Raises:
             InvalidInput: an argument is unusable, or reaches beyond the parent.
@@ -185,9 +205,8 @@ class TokenStore(TableStore):
         by = None if by is None else check_actor_id(by)
         nonce = new_nonce()
         now = int(self.clock())
-        row = await self._transaction(self._issue(values, digest_nonce(nonce), by, now))
-        record = self._record(row)
-        return IssuedToken(record, self.text.build(record.id, nonce))
+        steps = self._issue(values, digest_nonce(nonce), by, now)
+        return await self._transaction(self._delivered(steps, nonce, deliver))
 
     async def get(self, token_id: int, *, owner: Owner) -> TokenRecord:
         """One token of ``owner``.
@@ -308,12 +327,19 @@ class TokenStore(TableStore):
         return self._record(await self._transaction(self._edit(token_id, owner, by, now, changes)))
 
     async def rotate(
-        self, token_id: int, *, owner: Owner, by: str | None = None, grace: float | timedelta = 0
+        self,
+        token_id: int,
+        *,
+        owner: Owner,
+        by: str | None = None,
+        grace: float | timedelta = 0,
+        deliver: Callable[[IssuedToken], object] | None = None,
     ) -> IssuedToken:
         """Give an active token a new text. Everything else about it stays.
 
         Args:
             grace: seconds that the old text goes on working; 0, for a leaked one: none.
+            deliver: as for :meth:`issue`; if it raises, the old text goes on working.
 
         Raises:
             InvalidInput: ``grace`` is unusable, or the token has ended.
@@ -326,10 +352,8 @@ class TokenStore(TableStore):
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_GRACE:
             raise InvalidInput("grace must be a number of seconds from 0 to 90 days.")
         nonce = new_nonce()
-        row = await self._transaction(
-            self._rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), int(seconds))
-        )
-        return IssuedToken(self._record(row), self.text.build(token_id, nonce))
+        steps = self._rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), int(seconds))
+        return await self._transaction(self._delivered(steps, nonce, deliver))
 
     async def revoke_all(self, *, owner: Owner, by: str | None = None) -> int:
         """End every active token of ``owner``; return how many that were.
@@ -372,18 +396,20 @@ class TokenStore(TableStore):
             dry_run: write nothing, here neither, and say what would be done.
 
         Raises:
-            InvalidInput: an id belongs to another token here, or its token has changed on one side. Nothing was
-                imported.
-            StorageError: one of the databases failed, or the source has no tokens or those of a newer release.
-                Nothing was imported.
+            InvalidInput: an id belongs to another token here, or its token has changed on one side; or the source has
+                ids that are none, or events that cannot be read. Nothing was imported.
+            StorageError: one of the databases failed, or has something else in the table of tokens, or was made by a
+                newer release; or the source has no tokens. Nothing was imported.
         """
         await pending(source, self._bookkeeping, self._migrations())
         rows = await self._copy_of(source)
         if rows is None:
             raise StorageError(f"{source.name} has no table {self.table} of tokens; check which file it is.")
-        if dry_run:
-            return self._imported(rows, self._to_import(rows, await self._copy_of(self.database) or []))
         events = await self._events_of(source)
+        _check_copies(source.name, rows, events)
+        if dry_run:
+            await self.state()
+            return self._imported(rows, self._to_import(rows, await self._copy_of(self.database) or []))
         await self.ensure_ready()
         return self._imported(rows, await self.database.transaction(self._import(rows, events)))
 
@@ -441,9 +467,18 @@ class TokenStore(TableStore):
 
     # Transactions
 
-    async def _transaction(self, steps: Steps[Row]) -> Row:
+    async def _transaction(self, steps: Steps[T]) -> T:
         await self.ensure_ready()
         return await self.database.transaction(steps)
+
+    def _delivered(
+        self, steps: Steps[Row], nonce: str, deliver: Callable[[IssuedToken], object] | None
+    ) -> Steps[IssuedToken]:
+        record = self._record((yield from steps))
+        issued = IssuedToken(record, self.text.build(record.id, nonce))
+        if deliver is not None:
+            deliver(issued)
+        return issued
 
     def _issue(self, values: dict[str, Any], digest: str, by: str | None, now: int) -> Steps[Row]:
         if values["parent"] is not None:
@@ -775,6 +810,25 @@ class TokenStore(TableStore):
 
     async def _prepare(self) -> None:
         await self._search.prepare()
+
+
+def _check_copies(name: str, rows: Sequence[Row], events: Sequence[Row]) -> None:
+    """Refuse what no table of tokens could have given out, and what the tables here could not hold."""
+    seen: set[object] = set()
+    for row in rows:
+        if type(row[0]) is not int or not 1 <= row[0] <= MAX_ID or row[0] in seen:
+            raise InvalidInput(
+                f"{name}: the id of a token must be a whole number from 1, which no other token there has. One has "
+                f"{str(row[0])[:40]!r}. Nothing was imported."
+            )
+        seen.add(row[0])
+    for token_id, event, by, at, details in events:
+        well = isinstance(event, str) and type(at) is int
+        if token_id in seen and not (well and all(isinstance(text, str | None) for text in (by, details))):
+            raise InvalidInput(
+                f"{name}: what happened to token {token_id} cannot be read; delete the damaged row of events. Nothing "
+                "was imported."
+            )
 
 
 def _life(token: StoredToken, until: int | None) -> int | None:

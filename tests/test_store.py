@@ -13,8 +13,13 @@ from asgi import SECRET, Clock
 
 from asgi_token_auth import (
     ANY_OWNER,
+    Authenticated,
     ConfigurationError,
+    Credential,
     InvalidInput,
+    IssuedToken,
+    ManagedTokens,
+    Rejected,
     Restrictions,
     StorageError,
     TokenNotFound,
@@ -75,6 +80,36 @@ async def test_the_text_is_shown_once_and_kept_nowhere(store: TokenStore) -> Non
     for file in store.database._path.parent.iterdir():
         assert issued.token.encode() not in file.read_bytes()
         assert nonce[1].encode() not in file.read_bytes()
+
+
+async def test_a_text_that_cannot_be_delivered_is_not_kept(store: TokenStore) -> None:
+    seen: list[IssuedToken] = []
+
+    def lose(issued: IssuedToken) -> None:
+        seen.append(issued)
+        raise ConnectionError("the reader has gone")
+
+    with pytest.raises(ConnectionError):
+        await store.issue("ann", deliver=lose)
+    assert await count(store) == 0
+    assert run_sql(store, f"select * from {store.table}_events") == []
+    delivered: list[IssuedToken] = []
+    kept = await store.issue("ann", deliver=delivered.append)
+    assert delivered == [kept]
+    with pytest.raises(ConnectionError):
+        await store.rotate(kept.record.id, owner="ann", deliver=lose)
+    source = ManagedTokens(store)
+    assert isinstance(await source.authenticate(Credential(kept.token)), Authenticated)
+    for lost in seen:
+        assert isinstance(await source.authenticate(Credential(lost.token)), Rejected)
+    assert [event.name for event in await store.events(kept.record.id, owner="ann")] == ["created"]
+
+
+async def test_a_table_of_something_else_is_no_state(store: TokenStore) -> None:
+    assert await store.state() == "ready"
+    run_sql(store, f"alter table {store.table} rename column permissions to wishes")
+    with pytest.raises(StorageError, match="not one of tokens, which would have a column permissions"):
+        await store.state()
 
 
 async def test_two_tokens_never_share_a_text(store: TokenStore) -> None:
