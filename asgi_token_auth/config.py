@@ -442,7 +442,8 @@ def _file(path: object, where: str) -> str:
         with Path(path).open(encoding="utf-8-sig") as file:
             text = file.read(MAX_SECRET_FILE + 1)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "that is no path"
+        why = (error.strerror or why) if isinstance(error, OSError) else why
         raise ConfigurationError(f"{where}: the file {path} cannot be read: {why}.") from error
     if len(text) > MAX_SECRET_FILE:
         raise ConfigurationError(f"{where}: the file {path} is longer than {MAX_SECRET_FILE:,} characters.")

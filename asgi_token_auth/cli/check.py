@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from asgi_token_auth.cli.inputs import existing, is_world_readable, json_option, only_looking
+from asgi_token_auth.cli.inputs import existing, is_there, is_world_readable, json_option, only_looking
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
@@ -216,14 +216,20 @@ def _check_secrets(configuration: Configuration, report: _Report) -> None:
 def _check_databases(
     configuration: Configuration, databases: dict[str, str], expiring_within: int, report: _Report
 ) -> None:
-    missing = [name for name, path in databases.items() if not Path(path).exists()]
-    for name in missing:
-        report.notes.append(f"The file of database {name} is missing; a server would make it for managed tokens.")
+    there: set[str] = set()
+    for name, given in databases.items():
+        with report.noting():
+            if is_there(given):
+                there.add(given)
+            else:
+                report.notes.append(
+                    f"The file of database {name} is missing; a server would make it for managed tokens."
+                )
     if configuration.manage_tokens:
         path = _path(configuration.manage_tokens_database, databases)
         if path is None:
             report.notes.append("The database of managed tokens was not checked; give --database NAME=PATH.")
-        elif Path(path).exists():
+        elif path in there:
             if not os.access(path, os.W_OK) or not os.access(Path(path).absolute().parent, os.W_OK):
                 report.problems.append(f"{path} cannot be written by this user: tokens could not be issued or revoked.")
             with report.noting():

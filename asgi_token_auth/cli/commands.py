@@ -18,7 +18,7 @@ from asgi_token_auth.cli.tokens import tokens
 def root() -> None:
     """Make, look after and inspect API tokens.
 
-    Exit codes: 0, 1 if it failed, 2 if the arguments are wrong.
+    Exit codes: 0, 1 if it failed, 2 if the arguments are wrong, 130 if it was interrupted.
     """
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from asgi_token_auth.cli.inputs import database_option, existing, json_option, only_looking, opened
+from asgi_token_auth.cli.inputs import database_option, existing, is_there, json_option, only_looking, opened
 from asgi_token_auth.cli.output import note, plain, say_json
+from asgi_token_auth.cli.process import mark_changes
 from asgi_token_auth.cli.records import many
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
-from asgi_token_auth.store import ImportedToken
+from asgi_token_auth.store import ImportedToken, TokenStore
 
 
 @click.command(name="import")
@@ -28,20 +29,18 @@ def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
     Every token keeps its number and its text, and works where the secret is the same. All are imported, or none: none
     if a number belongs to another token already. SOURCE is only read.
     """
-
     origin = existing(source)
-    is_there = Path(database).exists()
-    if is_there and Path(source).samefile(database):
+    there, target = is_there(database), Path(database).resolve()
+    if there and Path(source).samefile(database):
         raise StorageError("SOURCE and --database are the same file.")
 
     async def run() -> Sequence[ImportedToken]:
         try:
             # First in any case: what cannot be imported shall not have made or migrated the other file.
-            planned = await _planned(origin, existing(database) if is_there else None)
+            planned = await _planned(origin, existing(database) if there else None)
             if dry_run:
                 return planned
-            async with opened(database, creates=True) as store:
-                return await store.import_tokens(origin)
+            return await (_into_existing(database, origin) if there else _into_new(target, origin))
         finally:
             await origin.close()
 
@@ -55,6 +54,64 @@ def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
         word = "there already" if not token.imported else "would be imported" if dry_run else "imported"
         click.echo(plain(f"{token.id}  {token.actor_id}  {token.status}  {word}"))
     note(f"{'Would import' if dry_run else 'Imported'} {many(new)}; {len(found) - new:,} there already.")
+
+
+async def _into_existing(database: str, origin: SQLite) -> Sequence[ImportedToken]:
+    async with opened(database, creates=True) as store:
+        before = mark_changes("begun")
+        try:
+            found = await _all_or_none(store, origin)
+        except asyncio.CancelledError:
+            again = await _planned(origin, existing(database))
+            mark_changes(before if any(token.imported for token in again) else "made")
+            raise
+        except Exception:
+            mark_changes(before)
+            raise
+        mark_changes("made")
+        return found
+
+
+async def _into_new(target: Path, origin: SQLite) -> Sequence[ImportedToken]:
+    """The same into a file that appears with all tokens in it, or not at all."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".importing-", dir=target.parent)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be made: {error.strerror}.") from error
+    with folder as name:
+        # Without WAL, so that one file is all of it.
+        file = SQLite(Path(name) / "tokens.db", journal_mode=None)
+        file.name = SQLite(target).name
+        async with only_looking(file) as store:
+            found = await _all_or_none(store, origin)
+        _appear(Path(name) / "tokens.db", target)
+    mark_changes("made")
+    await SQLite(target).open()
+    note(f"{target} is new.")
+    return found
+
+
+def _appear(made: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(made)
+    except FileExistsError as error:
+        raise StorageError(f"{target} was made meanwhile. Nothing was imported; import again.") from error
+    except OSError:
+        # Not every file system has hard links.
+        made.rename(target)
+
+
+async def _all_or_none(store: TokenStore, origin: SQLite) -> Sequence[ImportedToken]:
+    try:
+        return await store.import_tokens(origin)
+    except asyncio.CancelledError:
+        # The transaction outlives whoever waits for it, but Ctrl-C is for it too; what it did is clear at its end.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others)
+        raise
 
 
 async def _planned(origin: SQLite, target: SQLite | None) -> Sequence[ImportedToken]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import select
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +15,8 @@ from typing import Any, Final, TextIO, TypeVar
 
 import click
 
-from asgi_token_auth.cli.output import note
+from asgi_token_auth.cli.output import note, plain
+from asgi_token_auth.cli.process import mark_changes, settled
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import InvalidInput, StorageError
@@ -29,6 +32,7 @@ MAX_FILE: Final = 65_536
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _VARIABLE: Final = "DATASETTE_SECRET"
+_LONGEST_ANSWER: Final = 100
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -72,7 +76,22 @@ class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 ACTOR: Final = Checked(check_actor_id)
 DESCRIPTION: Final = Checked(check_description)
 
-TOKEN_ID: Final = click.IntRange(min=1)
+
+class TokenID(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The number of a token. What is given instead may be the token itself, so it is never repeated."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"0*[1-9][0-9]{0,99}", value) is None:
+            self.fail("A token is named by its number, which `tokens list` shows.", param, ctx)
+        return int(value)
+
+
+TOKEN_ID: Final = TokenID()
 
 
 def secret_options(command: AnyFunction) -> AnyFunction:
@@ -175,9 +194,10 @@ def may_read_secret(ctx: click.Context, secret: str | None, secret_file: str | N
 
 
 def is_world_readable(path: Path) -> bool:
-    """Whether every user of the machine may read the file."""
+    """Whether every user of the machine may read the file, which a directory is not."""
     try:
-        return os.name == "posix" and bool(path.stat().st_mode & 0o004)
+        mode = path.stat().st_mode
+        return os.name == "posix" and stat.S_ISREG(mode) and bool(mode & 0o004)
     except (OSError, ValueError):
         return False
 
@@ -211,10 +231,9 @@ def read_token_from_stdin() -> str:
         raise click.ClickException("Standard input is closed; pipe the token into it.")
     if stdin.isatty():
         note("Paste the token, press Enter, then Ctrl-D:")
-    try:
-        raw: bytes = stdin.buffer.read(MAX_FILE + 1)
-    except OSError as error:
-        raise click.ClickException(f"Standard input cannot be read: {error.strerror}.") from error
+    raw = b""
+    while len(raw) <= MAX_FILE and (more := _read(stdin, MAX_FILE + 1 - len(raw))):
+        raw += more
     if len(raw) > MAX_FILE:
         raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no token.")
     try:
@@ -226,6 +245,18 @@ def read_token_from_stdin() -> str:
     return token
 
 
+def _read(stdin: TextIO, size: int) -> bytes:
+    """At most ``size`` bytes, and none at the end; a stream that would not wait is waited for."""
+    while True:
+        try:
+            raw: bytes | None = stdin.buffer.read(size)
+        except OSError as error:
+            raise click.ClickException(f"Standard input cannot be read: {error.strerror}.") from error
+        if raw is not None:
+            return raw
+        select.select([stdin], [], [])
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless ``yes``.
 
@@ -234,12 +265,16 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
+    stdin: TextIO | None = sys.stdin
+    answer = b""
     try:
-        agreed = sys.stdin is not None and click.confirm(question, err=True)
-    except click.Abort:
-        click.echo(err=True)
-        agreed = False
-    if not agreed:
+        click.echo(plain(f"{question} [y/N]: "), err=True, nl=False)
+    except OSError:
+        # Nobody says yes to what could not be asked.
+        stdin = None
+    while stdin is not None and len(answer) < _LONGEST_ANSWER and (more := _read(stdin, 1)) not in (b"", b"\n"):
+        answer += more
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise click.ClickException("Nothing was changed, because nobody said yes; a script says --yes.")
 
 
@@ -250,12 +285,15 @@ def read_restrictions(
     if not (alls or databases or resources):
         return None
     restrictions = Restrictions()
-    for action in alls:
-        restrictions = restrictions.allow_all(action)
-    for database, action in databases:
-        restrictions = restrictions.allow_database(database, action)
-    for database, resource, action in resources:
-        restrictions = restrictions.allow_resource(database, resource, action)
+    try:
+        for action in alls:
+            restrictions = restrictions.allow_all(action)
+        for database, action in databases:
+            restrictions = restrictions.allow_database(database, action)
+        for database, resource, action in resources:
+            restrictions = restrictions.allow_resource(database, resource, action)
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
     return restrictions
 
 
@@ -312,7 +350,7 @@ async def opened(
     Raises:
         StorageError: the file is missing, holds no tokens, or cannot be read.
     """
-    exists = _exists(database)
+    exists = is_there(database)
     if not exists and not creates:
         raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
     # A file that is there belongs to somebody, who chose its journal mode.
@@ -330,12 +368,18 @@ async def opened(
                 f"{file.name} is of an older release or of datasette-auth-tokens, and this command only reads: start "
                 "the server on it once, or copy its tokens with `tokens import`."
             )
-        if state == "absent":
-            note(f"{database} held no tokens until now.")
     else:
-        note(f"{database} is new.")
-    async with store:
+        state = "absent"
+    if state != "ready":
+        mark_changes("prepared")
+    try:
+        await settled(store.open())
         yield store
+    finally:
+        await store.close()
+    if state == "absent":
+        # Not earlier: nobody is told of a file by a command that fails.
+        note(f"{database} held no tokens until now." if exists else f"{database} is new.")
 
 
 def existing(database: str) -> SQLite:
@@ -344,16 +388,25 @@ def existing(database: str) -> SQLite:
     Raises:
         StorageError: it is missing.
     """
-    if not _exists(database):
+    if not is_there(database):
         raise StorageError(f"There is no file {database}.")
     return SQLite(database).for_reading()
 
 
-def _exists(database: str) -> bool:
+def is_there(database: str) -> bool:
+    """Whether the file exists.
+
+    Raises:
+        StorageError: the path can be none.
+    """
     if database.startswith(("postgres://", "postgresql://")):
         raise StorageError("This release keeps tokens in SQLite; give the path of a file.")
     try:
         database.encode()
-        return Path(database).exists()
+        Path(database).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except (OSError, ValueError) as error:
-        raise StorageError("The path of the database cannot be used.") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
+        raise StorageError(f"The path of a database cannot be used: {why}.") from error
+    return True

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import math
 import os
+import select
 import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -17,14 +21,75 @@ _NARROWEST: Final = 8
 _GAP: Final = "  "
 
 
+class OutputError(OSError):
+    """Standard output cannot be written. Other files have other errors."""
+
+
+class StandardOutput(io.FileIO):
+    """The process's standard output, whose errors can be told from those of other files."""
+
+    @classmethod
+    def instead_of(cls, stream: TextIO) -> TextIO:
+        """``stream``, written through this class where it leads to a file as other systems than Windows have them."""
+        buffer = getattr(stream, "buffer", None)
+        if type(getattr(buffer, "raw", buffer)) is not io.FileIO:
+            return stream
+        raw = cls(stream.fileno(), "wb", closefd=False)
+        return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, line_buffering=stream.isatty())
+
+    def write(self, data: Any, /) -> int:
+        """Write all or a part of ``data``, and wait for a reader that is slow, also where the stream would not."""
+        while True:
+            try:
+                written: int | None = super().write(data)
+            except OSError as error:
+                raise OutputError(error.errno, error.strerror) from error
+            if written is not None:
+                return written
+            select.select([], [self], [])
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is still buffered for a broken stream go, which would fail once more when the interpreter ends."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def say_json(value: Any) -> None:
     """Write ``value`` as JSON to standard output."""
-    click.echo(json.dumps(value, indent=2))
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_named(value), indent=2, allow_nan=False)
+    click.echo(text)
+
+
+def _named(value: Any) -> Any:
+    """``value`` with the names of numbers that JSON has not got, such as ``"NaN"``."""
+    match value:
+        case dict():
+            return {key: _named(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_named(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return json.dumps(value)
+    return value
 
 
 def note(sentence: str) -> None:
-    """Write a sentence to standard error, where it is in no script's way."""
-    click.echo(plain(sentence), err=True)
+    """Write a sentence to standard error, where it is in no script's way. Where that is broken, nobody reads it."""
+    tell(plain(sentence))
+
+
+def tell(text: str, *, nl: bool = True) -> None:
+    """The same, as it is."""
+    try:
+        click.echo(text, err=True, nl=nl)
+    except OSError:
+        discard(sys.stderr)
 
 
 def plain(text: str) -> str:

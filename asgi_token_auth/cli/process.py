@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import io
 import os
+import re
+import signal
 import sys
 from collections.abc import Awaitable
-from typing import Any, Final, NoReturn, TypeVar
+from typing import IO, Any, Final, NoReturn, TypeVar
 
 import click
 
-from asgi_token_auth.cli.output import plain
+from asgi_token_auth.cli.output import OutputError, StandardOutput, discard, plain, tell
 from asgi_token_auth.errors import TokenAuthError
 
 T = TypeVar("T")
 
 PROGRAM: Final = "asgi-token-auth"
+#: The exit code of a command that Ctrl-C ended, as shells count it.
+INTERRUPTED: Final = 130
+
+_CHANGES: Final = f"{__name__}.changes"
+_WHAT_CTRL_C_LEFT: Final = {
+    "none": "Interrupted; nothing was changed.",
+    "prepared": "Interrupted; the database was prepared, but no token was changed.",
+    "begun": "Interrupted in the middle of a change; `tokens list` and `tokens show` tell whether it was made.",
+    "made": "Interrupted; but the change had been made by then.",
+}
+_TOKEN: Final = re.compile(r"\b(dsa?tok_)[\w.~-]+")
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C, as a sentence that says what had been done by then."""
+
+    exit_code = INTERRUPTED
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write it."""
+        # A terminal has echoed ^C.
+        click.echo(f"\n{self.message}" if sys.stderr.isatty() else self.message, file=file, err=file is None)
 
 
 class Commands(click.Group):
@@ -30,56 +53,108 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TokenAuthError as error:
             raise click.ClickException(plain(str(error))) from error
-        except BrokenPipeError as error:
-            # Versions of click differ in the exit code that they give it.
-            _discard_output()
-            raise click.exceptions.Exit(1) from error
+        except OutputError as error:
+            if ctx.meta.get(_CHANGES) != "made":
+                raise
+            raise click.ClickException(
+                f"The change was made, but what tells so could not be written: {error.strerror}."
+            ) from error
+        except OSError as error:
+            about = "" if error.filename is None else f"{error.filename}: "
+            raise click.ClickException(plain(f"{about}{error.strerror or error}.")) from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(_WHAT_CTRL_C_LEFT[ctx.meta.get(_CHANGES, "none")]) from error
 
 
 def run(command: click.Command) -> NoReturn:
     """Run ``command`` on the process's arguments and exit."""
+    try:
+        code = _run(command)
+    except KeyboardInterrupt:
+        tell(_WHAT_CTRL_C_LEFT["none"])
+        code = INTERRUPTED
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Only the interpreter's own end is left, which Ctrl-C would fill with tracebacks.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> int:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - it lasts as long as the process
     if sys.stdout is None:
-        _fail("Standard output is closed, so nothing could be shown and nothing was done.", 1)
+        return _failed("Standard output is closed, so nothing could be shown and nothing was done.", 1)
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):
-            _fail("An argument is not valid UTF-8.", 2)
+            return _failed("An argument is not valid UTF-8.", 2)
+    sys.stdout = StandardOutput.instead_of(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Descriptions may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
     try:
-        command.main(prog_name=PROGRAM)
+        code = command.main(prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        discard(sys.stdout)
+        text = io.StringIO()
+        error.show(text)
+        tell(_without_tokens(text.getvalue()), nl=False)
+        return error.exit_code
+    except OutputError as error:
+        discard(sys.stdout)
+        return 1 if error.errno == errno.EPIPE else _failed(f"The output could not be written: {error.strerror}.", 1)
     except OSError as error:
-        _discard_output()
-        if error.errno == errno.EPIPE:
-            sys.exit(1)
-        _fail(f"The output could not be written: {error.strerror or error}.", 1)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", 1)
+        return _failed(f"{error.strerror or error}.", 1)
+    except click.Abort:
+        tell(_WHAT_CTRL_C_LEFT["none"])
+        return INTERRUPTED
     except Exception as error:
-        _fail(f"Unexpected {type(error).__name__}: {plain(str(error))}. Please report this.", 1)
-    sys.exit(0)
+        return _failed(f"Unexpected {type(error).__name__}: {plain(str(error))}. Please report this.", 1)
+    # What a command returns is no exit code, but ctx.exit() arrives here as one.
+    return code if isinstance(code, int) else 0
 
 
 async def whole(work: Awaitable[T]) -> T:
-    """Finish ``work``, a short write, even if Ctrl-C comes meanwhile: its result exists nowhere else."""
+    """Finish ``work``, a short write, even if Ctrl-C comes meanwhile: whoever asked for it shall know what it did."""
+    task = asyncio.ensure_future(work)
+    before = mark_changes("begun")
+    try:
+        try:
+            result = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            result = await task
+    except Exception:
+        # The promise of every write: one that failed has changed nothing.
+        mark_changes(before)
+        raise
+    mark_changes("made")
+    return result
+
+
+async def settled(work: Awaitable[T]) -> T:
+    """The same, but nothing comes after it where Ctrl-C came meanwhile."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        return await task
+        await asyncio.wait([task])
+        raise
 
 
-def _fail(sentence: str, code: int) -> NoReturn:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"Error: {sentence}\n")
-        sys.stderr.flush()
-    sys.exit(code)
+def mark_changes(state: str) -> str:
+    """Say that the running command's changes are ``none``, ``prepared``, ``begun`` or ``made``; what they were."""
+    # Not the one of another command in the same process.
+    meta = click.get_current_context().meta
+    before: str = meta.get(_CHANGES, "none")
+    meta[_CHANGES] = state
+    return before
 
 
-def _discard_output() -> None:
-    # What is still buffered would fail once more, with a traceback, when the interpreter ends.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _failed(sentence: str, code: int) -> int:
+    tell(f"Error: {_without_tokens(sentence)}")
+    return code
+
+
+def _without_tokens(text: str) -> str:
+    # Whoever gives a token where none belongs shall not find it in the log of a script as well.
+    return _TOKEN.sub(r"\1...", text)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import click
 
-from asgi_token_auth.cli.output import note, say_json
-from asgi_token_auth.records import ANY_OWNER, IssuedToken, StoredEvent, TokenRecord
+from asgi_token_auth.cli.output import note, plain, say_json
+from asgi_token_auth.cli.process import whole
+from asgi_token_auth.errors import StorageError
+from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
 from asgi_token_auth.store import MAX_LIMIT, TokenStore
 from asgi_token_auth.words import describe, exact, record_json, relative
 
@@ -17,7 +19,7 @@ from asgi_token_auth.words import describe, exact, record_json, relative
 async def all_of(
     store: TokenStore,
     *,
-    owner: str | None = None,
+    owner: str | Family | None = None,
     status: str | None = None,
     search: str | None = None,
     unused_since: int | None = None,
@@ -48,15 +50,45 @@ async def all_of(
     return [token for token in found if token.created_at is None or token.created_at < unused_since]
 
 
-def show_issued(issued: IssuedToken, *, as_json: bool) -> None:
-    """Write the text of a token to standard output, the only moment when it exists."""
-    if as_json:
-        say_json({"token": issued.token, "details": record_json(issued.record)})
-        return
-    click.echo(issued.token)
-    token = issued.record
-    end = when(token.expires_at, time.time(), "")
-    note(f"Token {token.id} of {token.actor_id}, {f'expires {end}' if end else 'never expires'}. It is shown only now.")
+async def deliver(
+    issuing: Callable[[Callable[[IssuedToken], None]], Awaitable[IssuedToken]], otherwise: str, *, as_json: bool
+) -> None:
+    """Issue a token, and write its text to standard output: the only moment when it exists.
+
+    It is written before it is kept. So whatever happens to this process, no token is kept whose text nobody has.
+
+    Args:
+        issuing: is given what writes the text.
+        otherwise: a sentence that says what is true if this fails.
+
+    Raises:
+        click.ClickException: the text could not be written, or not be kept after it was written.
+    """
+    written = False
+
+    def write(issued: IssuedToken) -> None:
+        nonlocal written
+        try:
+            if as_json:
+                say_json({"token": issued.token, "details": record_json(issued.record)})
+            else:
+                click.echo(issued.token)
+        except OSError as error:
+            raise click.ClickException(
+                f"The text of the token could not be written: {error.strerror}. {otherwise}"
+            ) from error
+        written = True
+
+    try:
+        token = (await whole(issuing(write))).record
+    except StorageError as error:
+        if not written:
+            raise
+        raise click.ClickException(plain(f"{error} The text that was written does not work. {otherwise}")) from error
+    if not as_json:
+        end = when(token.expires_at, time.time(), "")
+        life = f"expires {end}" if end else "never expires"
+        note(f"Token {token.id} of {token.actor_id}, {life}. It is shown only now.")
 
 
 def told(token: TokenRecord) -> list[tuple[str, str]]:

@@ -28,12 +28,14 @@ from asgi_token_auth.cli.inputs import (
     secret_options,
     warn_of_unknown,
 )
-from asgi_token_auth.cli.output import fields, note, say_json, table, terminal_width
+from asgi_token_auth.cli.output import fields, note, plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
-from asgi_token_auth.cli.records import all_of, events_json, happened_to, many, show_issued, told, when
-from asgi_token_auth.records import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, StoredEvent, TokenRecord
+from asgi_token_auth.cli.records import all_of, deliver, events_json, happened_to, many, told, when
+from asgi_token_auth.errors import TokenNotFound
+from asgi_token_auth.records import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.store import MAX_GRACE, TokenStore
+from asgi_token_auth.tokens import MANAGED_PREFIX
 from asgi_token_auth.words import duration, record_json
 
 _DAY = 86_400
@@ -91,21 +93,18 @@ def create(
 
     async def run() -> None:
         async with opened(database, signing, creates=True) as store:
-            issued = await whole(
-                store.issue(
+            await deliver(
+                lambda write: store.issue(
                     actor_id,
                     by=by,
                     description=description,
                     expires_after=_DEFAULT_LIFE if life is None and not never else life,
                     restrictions=restrictions,
-                )
+                    deliver=write,
+                ),
+                "No token was created.",
+                as_json=as_json,
             )
-            try:
-                show_issued(issued, as_json=as_json)
-            except OSError:
-                # Its text is lost, and nobody shall wonder what this token is.
-                await whole(store.revoke(issued.record.id, owner=ANY_OWNER, by=by))
-                raise
 
     asyncio.run(run())
 
@@ -206,13 +205,15 @@ def edit(
 
     async def run() -> TokenRecord:
         async with opened(database, writes=True) as store:
-            return await store.edit(
-                token_id,
-                owner=ANY_OWNER,
-                by=by,
-                description=KEEP if description is None else description or None,
-                expires_after=KEEP if life is None and not never else life,
-                restrictions=KEEP if restrictions is None and not unrestricted else restrictions,
+            return await whole(
+                store.edit(
+                    token_id,
+                    owner=ANY_OWNER,
+                    by=by,
+                    description=KEEP if description is None else description or None,
+                    expires_after=KEEP if life is None and not never else life,
+                    restrictions=KEEP if restrictions is None and not unrestricted else restrictions,
+                )
             )
 
     token = asyncio.run(run())
@@ -247,12 +248,11 @@ def rotate(
 
     async def run() -> None:
         async with opened(database, signing, writes=True) as store:
-            issued = await whole(store.rotate(token_id, owner=ANY_OWNER, by=by, grace=grace))
-            try:
-                show_issued(issued, as_json=as_json)
-            except OSError:
-                note(f"The new text of token {token_id} could not be written and is lost; rotate it again.")
-                raise
+            await deliver(
+                lambda write: store.rotate(token_id, owner=ANY_OWNER, by=by, grace=grace, deliver=write),
+                "Nothing was changed: the old text goes on working.",
+                as_json=as_json,
+            )
 
     asyncio.run(run())
 
@@ -279,7 +279,8 @@ def revoke(
 ) -> None:
     """End a token, and those created through it. Every server refuses them at their next request.
 
-    ID is the token's number; or - to read the token itself from standard input, which needs the secret.
+    ID is the token's number; or - to read the token itself from standard input, which needs the secret. Where others
+    end with it, this asks first.
     """
     if (which is None) == (everything_of is None):
         raise click.UsageError("Give the ID of a token, - or --all-of ACTOR.")
@@ -287,20 +288,33 @@ def revoke(
         _revoke_all(database, everything_of, yes=yes, by=by, as_json=as_json)
         return
     by_text = which == "-"
+    if not by_text and which.startswith(MANAGED_PREFIX):
+        raise click.UsageError(
+            "Give the token on standard input, and - as the ID: other users see arguments, and histories keep them."
+        )
     signing = read_secret(ctx, secret, secret_file) if by_text else None
     presented: str | int = read_token_from_stdin() if by_text else TOKEN_ID.convert(which, None, ctx)
 
-    async def run() -> tuple[bool, TokenRecord]:
+    async def look() -> tuple[TokenRecord, int]:
         async with opened(database, signing, writes=True) as store:
             number = await _number_of(store, presented) if isinstance(presented, str) else presented
-            before = await store.get(number, owner=ANY_OWNER)
-            after = await store.revoke(number, owner=ANY_OWNER, by=by)
-            return before.ended_at != after.ended_at or before.status != after.status, after
+            token = await store.get(number, owner=ANY_OWNER)
+            if not token.actor_id:
+                return token, 0
+            family = await all_of(store, owner=Family(token.actor_id, token.id), status="active")
+            return token, sum(member.id != token.id for member in family)
 
-    changed, record = asyncio.run(run())
+    async def end(token_id: int) -> TokenRecord:
+        async with opened(database, writes=True) as store:
+            return await whole(store.revoke(token_id, owner=ANY_OWNER, by=by))
+
+    before, others = asyncio.run(look())
+    if others:
+        confirm(f"End token {before.id} and {many(others, 'active')} created through it?", yes=yes)
+    record = asyncio.run(end(before.id))
     if as_json:
         say_json(record_json(record))
-    elif changed:
+    elif before.ended_at != record.ended_at or before.status != record.status:
         click.echo(f"Token {record.id} is revoked, and so are those created through it.")
     else:
         click.echo(f"Token {record.id} had ended before: it is {record.status}.")
@@ -328,7 +342,7 @@ def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool
 
     async def delete() -> int:
         async with opened(database, writes=True) as store:
-            return await store.prune(ended_before=before)
+            return await whole(store.prune(ended_before=before))
 
     found = asyncio.run(count())
     if not dry_run and found:
@@ -350,7 +364,7 @@ def _revoke_all(database: str, actor_id: str, *, yes: bool, by: str | None, as_j
 
     async def revoke_all() -> int:
         async with opened(database, writes=True) as store:
-            return await store.revoke_all(owner=actor_id, by=by)
+            return await whole(store.revoke_all(owner=actor_id, by=by))
 
     found = asyncio.run(count())
     if found:
@@ -368,13 +382,26 @@ async def _number_of(store: TokenStore, token: str) -> int:
     if isinstance(outcome, Authenticated) and outcome.auth.token_id is not None:
         return outcome.auth.token_id
     match outcome:
-        case Rejected(Reason.REVOKED | Reason.EXPIRED, int(token_id)):
-            raise click.ClickException(f"This text had stopped working before; it was of token {token_id}.")
         case Rejected(Reason.DAMAGED, int(token_id)):
             return token_id
-        case Rejected(Reason.UNKNOWN_TOKEN):
-            raise click.ClickException("This token is not in this database.")
+        case Rejected(reason, int(token_id)):
+            raise click.ClickException(plain(await _why_no_text_of(store, token_id, reason)))
     raise click.ClickException("This is no managed token that was signed with this secret.")
+
+
+async def _why_no_text_of(store: TokenStore, token_id: int, reason: Reason) -> str:
+    try:
+        token = await store.get(token_id, owner=ANY_OWNER)
+    except TokenNotFound:
+        return "This token is not in this database."
+    if token.status != "active":
+        return f"This text had stopped working before; token {token_id}, which it names, is {token.status}."
+    # Rows keep the digests of the last two texts, so what does not match may be older, or from somewhere else.
+    unless = "" if reason is Reason.EXPIRED else ", or the text is of another database"
+    return (
+        f"This text does not work, and nothing was changed: token {token_id} has had a new one since it was rotated"
+        f"{unless}. The token itself, of {token.actor_id}, is active; `tokens revoke {token_id}` ends it."
+    )
 
 
 def _life(expires_after: int | None, *, never: bool) -> int | None:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -142,7 +143,8 @@ def test_variables_that_are_no_utf_8(terminal: Terminal) -> None:
         capture_output=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (1, b"Error: The path of the database cannot be used.\n")
+    sentence = b"Error: The path of a database cannot be used: it is not valid UTF-8.\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
 
 
 def through_shell(terminal: Terminal, line: str) -> subprocess.CompletedProcess[bytes]:
@@ -187,13 +189,22 @@ def test_a_reader_that_has_gone(terminal: Terminal) -> None:
     assert done.stderr == b""
     reader, writer = os.pipe()
     os.close(reader)
-    for words in (["tokens", "list"], ["generate-secret"], ["tokens", "create", "carol"]):
+    for words in (["tokens", "list"], ["generate-secret"]):
         process = terminal.start(*words, stdout=writer)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (1, b"")
+    for words, sentence in (
+        (["tokens", "create", "carol"], b"No token was created"),
+        (["tokens", "revoke", "1"], b"The change was made, but what tells so could not be written"),
+    ):
+        process = terminal.start(*words, stdout=writer)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert sentence in err
     os.close(writer)
-    # Nobody has the text of that token.
-    assert terminal.sql("select token_status from _datasette_auth_tokens where actor_id = 'carol'") == [("R",)]
+    # Nobody would have the text of that token.
+    assert terminal.sql("select count(*) from _datasette_auth_tokens where actor_id = 'carol'") == [(0,)]
+    assert terminal.sql("select token_status from _datasette_auth_tokens where id = 1") == [("R",)]
 
 
 def test_a_full_disk_behind_standard_output(terminal: Terminal) -> None:
@@ -211,8 +222,7 @@ def test_ctrl_c_at_a_question(terminal: Terminal) -> None:
         question += os.read(process.stderr.fileno(), 1_000)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert b"Traceback" not in err
+    assert (process.returncode, err) == (130, b"Interrupted; nothing was changed.\n")
     assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "active"
 
 
@@ -288,3 +298,181 @@ def test_times_before_the_epoch_match_nothing(terminal: Terminal) -> None:
     terminal.quick("tokens", "create", "alice")
     assert "alice" not in terminal.run("tokens", "list", "--unused-for", "30000").out
     terminal.run("tokens", "prune", "--ended-for", "30000d", "--yes")
+
+
+# Modules of ours and of others, early and late, each of which is interrupted while it is imported.
+@pytest.mark.parametrize("module", ["asyncio", "itsdangerous", "click", "aiosqlite", "sqlite3"])
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_ctrl_c_while_the_command_starts(terminal: Terminal, module: str, way: str) -> None:
+    fakes = terminal.folder / "fakes"
+    fakes.mkdir()
+    (fakes / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport nothing_more\n")
+    script = shutil.which("asgi-token-auth", path=os.path.dirname(sys.executable))
+    assert script is not None
+    process = subprocess.run(
+        [*(command() if way == "module" else [script]), "tokens", "create", "alice"],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables, PYTHONPATH=str(fakes)),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (process.returncode, process.stdout) == (130, b"")
+    assert process.stderr == b"Interrupted; nothing was changed.\n"
+    assert not (terminal.folder / "tokens.db").exists()
+
+
+def test_a_shell_may_have_said_that_ctrl_c_is_not_for_the_command(terminal: Terminal) -> None:
+    """As for commands in the background of a script."""
+    done = through_shell(terminal, "trap '' INT; $it decode & pid=$!; kill -INT $pid; wait $pid")
+    assert done.returncode == 1
+    assert b"Interrupted" not in done.stderr
+
+
+def test_ctrl_c_during_a_change_waits_for_it(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    script = """
+import os, signal
+from asgi_token_auth.cli import main
+from asgi_token_auth.databases import sqlite
+
+drive = sqlite._drive
+
+async def interrupted(connection, steps):
+    os.kill(os.getpid(), signal.SIGINT)
+    return await drive(connection, steps)
+
+sqlite._drive = interrupted
+main()
+"""
+    for arguments, told in (
+        (["create", "bob"], b"dsatok_"),
+        (["rotate", "1"], b"dsatok_"),
+        (["edit", "1", "--description", "x"], b"Description: x"),
+        (["revoke", "1"], b"Token 1 is revoked"),
+        (["revoke", "--all-of", "bob", "-y"], b"Revoked 1 token"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, "tokens", *arguments],
+            cwd=terminal.folder,
+            env=environment(**terminal.variables),
+            capture_output=True,
+            timeout=60,
+        )
+        assert told in done.stdout, (arguments, done)
+        assert done.returncode == 0
+
+
+def test_ctrl_c_on_standard_input_and_in_the_output(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql(
+        "with recursive n(i) as (select 2 union all select i + 1 from n where i < 5000) insert into "
+        "_datasette_auth_tokens (id, actor_id, permissions, created_timestamp) select i, 'bob', 'null', 1 from n"
+    )
+    for arguments in (["tokens", "list"], ["tokens", "revoke", "-"]):
+        process = terminal.start(*arguments)
+        assert process.stdout is not None
+        if arguments[1] == "list":
+            # More comes than the pipe can hold, so the command waits for its reader.
+            os.read(process.stdout.fileno(), 1)
+        wait_until_waiting(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, b"Interrupted; nothing was changed.\n")
+
+
+def wait_until_waiting(pid: int) -> None:
+    """Until a process sleeps in a read or a write, which is what it does at last."""
+    deadline = time.monotonic() + 60
+    seen = 0
+    while seen < 10 and time.monotonic() < deadline:
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        seen = seen + 1 if "pipe" in where or "poll_schedule" in where else 0
+        time.sleep(0.01)
+
+
+def test_streams_that_do_not_wait(terminal: Terminal) -> None:
+    """Whoever has the other end may have made them so, a Node process for one."""
+    token = terminal.quick("tokens", "create", "alice").out
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    for words, text in ((["decode"], token.encode()), (["tokens", "revoke", "--all-of", "alice"], b"y\n")):
+        process = terminal.start(*words, stdin=reader)
+        wait_until_waiting(process.pid)
+        os.write(writer, text[:1])
+        os.write(writer, text[1:])
+        if words == ["decode"]:
+            os.close(writer)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert b"Traceback" not in err
+        os.close(reader)
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+    os.close(reader)
+    os.close(writer)
+    terminal.sql(
+        "with recursive n(i) as (select 2 union all select i + 1 from n where i < 5000) insert into "
+        "_datasette_auth_tokens (id, actor_id, permissions, created_timestamp) select i, 'bob', 'null', 1 from n"
+    )
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = terminal.start("tokens", "list", stdout=writer)
+    os.close(writer)
+    wait_until_waiting(process.pid)
+    with open(reader, "rb") as output:
+        shown = output.read()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert shown.count(b"\n") == 5_001
+
+
+def test_misuse_is_misuse_where_nothing_can_be_said(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    for line, code in (
+        ("$it nope 2>/dev/full", 2),
+        ("$it tokens show 2 2>/dev/full", 1),
+        ("$it tokens list --owner nobody 2>/dev/full", 0),
+        ("echo y | $it tokens revoke --all-of alice 2>/dev/full", 1),
+        ("$it --help >/dev/full", 1),
+        ("$it tokens list --help >/dev/full", 1),
+    ):
+        assert through_shell(terminal, line).returncode == code, line
+    assert terminal.sql("select token_status from _datasette_auth_tokens") == [("A",)]
+
+
+def test_a_change_that_could_not_be_told_is_told_as_made(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    done = through_shell(terminal, "$it tokens revoke 1 >/dev/full")
+    assert done.returncode == 1
+    assert b"The change was made, but" in done.stderr
+
+
+LONG = "x" * 5_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tokens", "list", "--database", LONG],
+        ["tokens", "create", "alice", "--database", LONG],
+        ["tokens", "import", LONG],
+        ["tokens", "import", "tokens.db", "--database", LONG],
+        ["create-token", "root", "--secret-file", LONG],
+        ["check", f"{LONG}.json"],
+        ["check", "config.json", "--database", f"tokens={LONG}"],
+        ["decode", "--database", LONG],
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
+)
+def test_a_path_that_is_too_long(terminal: Terminal, arguments: list[str]) -> None:
+    token = terminal.quick("tokens", "create", "alice").out
+    (terminal.folder / "config.json").write_text('{"manage_tokens": true}')
+    done = terminal.run(*arguments, stdin=token, code=1)
+    assert "name too long" in (done.out + done.err).replace("File name", "name") or "no file" in done.err.lower()
+    assert "output could not be written" not in done.err
+
+
+def test_a_file_is_not_called_new_by_a_command_that_failed(terminal: Terminal) -> None:
+    done = terminal.run("tokens", "create", "alice", "--database", "nowhere/tokens.db", code=1)
+    assert "is new" not in done.err
+    assert "is new" not in through_shell(terminal, "$it tokens create alice >/dev/full").stderr.decode()

@@ -186,3 +186,17 @@ def test_encryption_keys_are_looked_at(terminal: Terminal) -> None:
     assert "secrets.encryption_key: is a pattern" in done.out
     done = check(terminal, secrets_block("short"), "--database", "secrets=secrets.db", code=1)
     assert "secrets.encryption_key: the key is not 32 bytes" in done.out
+
+
+def test_a_secret_file_that_is_none(terminal: Terminal) -> None:
+    for path, words in (
+        ("/tmp", "Is a directory"),
+        ("/dev/null", ""),
+        ("/tmp\0x", "cannot be read"),
+        ("x" * 5_000, ""),
+    ):
+        done = check(terminal, {**GOOD, "secret": {"$file": path}}, code=1)
+        assert words in done.out
+        assert "chmod" not in done.out
+        assert "UTF-8" not in done.out
+        assert done.out.count("Problem: ") == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from itsdangerous import URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 from terminal import SECRET, Terminal
 
 
@@ -106,3 +107,24 @@ def test_what_cannot_be_read_is_a_sentence(terminal: Terminal, token: str) -> No
 
 def test_other_tokens_say_nothing_themselves(terminal: Terminal) -> None:
     assert "no managed or signed token" in terminal.fails("decode", stdin="1-open-sesame")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["a", "t", "d", "x"])
+def test_numbers_that_json_has_not_got_are_named(terminal: Terminal, key: str, value: float) -> None:
+    token = sign({"a": "root", "t": 1, key: value})
+    done = terminal.quick("decode", "--json", stdin=token, code=0 if key == "x" else 1)
+
+    def refuse(name: str) -> None:
+        pytest.fail(f"{name} is no JSON")
+
+    found = json.loads(done.out, parse_constant=refuse)
+    assert found["payload"][key] == json.dumps(value)
+
+
+@pytest.mark.parametrize("depth", [50, 500, 900, 5_000])
+def test_a_payload_that_is_nested_deeply(terminal: Terminal, depth: int) -> None:
+    text = base64_encode('{"a":' + "[" * depth + "]" * depth + ',"t":1}').decode()
+    for options in ([], ["--json"]):
+        done = terminal.run("decode", *options, stdin=f"dstok_{text}.{'x' * 27}", code=1)
+        assert "report" not in done.err

@@ -234,10 +234,110 @@ def test_ctrl_c_in_the_middle_leaves_none(terminal: Terminal) -> None:
         capture_output=True,
         timeout=PATIENCE,
     )
-    assert process.returncode == 1, process.stderr
-    assert b"Traceback" not in process.stderr
-    assert process.stderr.strip().endswith(b"Aborted!")
-    assert terminal.sql(f"select count(*) from {TABLE}") == [(0,)]
+    assert (process.returncode, process.stderr) == (130, b"Interrupted; nothing was changed.\n")
+    assert [file.name for file in terminal.folder.iterdir()] == ["many.db"]
+
+
+def test_ctrl_c_in_the_middle_leaves_what_was_there(terminal: Terminal) -> None:
+    many(terminal.folder / "many.db")
+    terminal.quick("tokens", "create", "alice")
+    terminal.sql(f"update {TABLE} set id = 20000")
+    script = DYING.replace("signal.SIGKILL", "signal.SIGINT")
+    process = subprocess.run(
+        [sys.executable, "-c", script, "5000", "tokens", "import", "many.db"],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (process.returncode, process.stderr) == (130, b"Interrupted; nothing was changed.\n")
+    assert terminal.sql(f"select id from {TABLE}") == [(20_000,)]
+
+
+def test_ctrl_c_after_the_commit_says_that_it_came_too_late(terminal: Terminal) -> None:
+    """Also where nobody could say so but the database itself."""
+    terminal.quick("tokens", "create", "alice")
+    terminal.quick("tokens", "create", "bob", "--database", "new.db")
+    terminal.sql(f"update {TABLE} set id = 2", file="new.db")
+    script = textwrap.dedent(
+        """
+        import os, signal
+        from asgi_token_auth.cli import main
+        from asgi_token_auth.databases.sqlite import SQLite
+
+        transaction = SQLite._transaction
+
+        async def interrupted(self, steps):
+            result = await transaction(self, steps)
+            os.kill(os.getpid(), signal.SIGINT)
+            return result
+
+        SQLite._transaction = interrupted
+        main()
+        """
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, "tokens", "import", "tokens.db", "--database", "new.db"],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    sentence = b"Interrupted; but the change had been made by then.\n"
+    assert (process.returncode, process.stderr) in ((130, sentence), (0, b"Imported 1 token; 0 there already.\n"))
+    assert terminal.sql(f"select id from {TABLE} order by id", file="new.db") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    "values", ["('x')", "(null)", "(0)", "(-7)", "(1.5)", "(1e300)", "(9223372036854775808)", "(x'ff')", "(3), (3)"]
+)
+def test_ids_that_are_none_are_refused(terminal: Terminal, values: str) -> None:
+    """A table without a key, as a spreadsheet or a copy of a copy makes one, may hold anything."""
+    terminal.quick("tokens", "create", "alice", "--database", "source.db")
+    terminal.sql(f"create table copied as select * from {TABLE} where 0", file="source.db")
+    terminal.sql(f"drop table {TABLE}", file="source.db")
+    terminal.sql("alter table copied rename to " + TABLE, file="source.db")
+    terminal.sql(f"insert into {TABLE} (id) values {values}", file="source.db")
+    for dry in ([], ["--dry-run"]):
+        assert "must be a whole number from 1" in terminal.fails("tokens", "import", "source.db", *dry)
+    assert [file.name for file in terminal.folder.iterdir()] == ["source.db"]
+
+
+def test_events_that_cannot_be_read_are_refused(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice", "--database", "source.db")
+    terminal.sql(f"update {TABLE}_events set at_timestamp = 'soon'", file="source.db")
+    for dry in ([], ["--dry-run"]):
+        assert "what happened to token 1 cannot be read" in terminal.fails("tokens", "import", "source.db", *dry)
+    assert [file.name for file in terminal.folder.iterdir()] == ["source.db"]
+
+
+def test_a_dry_run_refuses_a_target_that_the_import_would_refuse(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice", "--database", "source.db")
+    terminal.quick("tokens", "create", "bob")
+    terminal.sql(f"delete from {TABLE}")
+    terminal.sql(f"insert into {TABLE}_migrations (name) values ('9999_future')")
+    for dry in ([], ["--dry-run"]):
+        assert "newer release" in terminal.fails("tokens", "import", "source.db", *dry)
+    terminal.sql(f"create table {TABLE} (id integer primary key, note text)", file="foreign.db")
+    before = terminal.sql("select sql from sqlite_master", file="foreign.db")
+    for dry in ([], ["--dry-run"]):
+        sentence = terminal.fails("tokens", "import", "source.db", "--database", "foreign.db", *dry)
+        assert "is not one of tokens" in sentence
+    assert terminal.sql("select sql from sqlite_master", file="foreign.db") == before
+
+
+def test_a_folder_that_is_missing_is_a_sentence(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice", "--database", "source.db")
+    sentence = terminal.fails("tokens", "import", "source.db", "--database", "nowhere/tokens.db")
+    assert "cannot be made: No such file or directory" in sentence
+
+
+def test_a_new_file_is_in_wal_and_nothing_is_beside_it(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice", "--database", "source.db")
+    done = terminal.run("tokens", "import", "source.db")
+    assert "tokens.db is new." in done.err
+    assert {file.name for file in terminal.folder.iterdir()} == {"source.db", "tokens.db"}
+    assert terminal.sql("pragma journal_mode") == [("wal",)]
 
 
 def test_json_has_a_row_per_token(terminal: Terminal) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from terminal import SECRET, Terminal
+from terminal import SECRET, Terminal, environment
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
 from asgi_token_auth.cli.commands import root
@@ -78,6 +80,8 @@ def test_create_as_json_with_every_option(terminal: Terminal) -> None:
         (["alice", "-e", "1d", "--never"], "not both"),
         (["alice", "-e", "99999d"], "a hundred years"),
         (["alice", "--description", "x" * 1_001], "at most 1,000 characters"),
+        (["alice", "-a", ""], "an action must be a string that is not empty"),
+        (["alice", "-d", "demo", ""], "an action must be a string that is not empty"),
         ([], "Missing argument 'ACTOR'"),
     ],
 )
@@ -96,16 +100,101 @@ def test_create_warns_of_a_weak_secret_and_refuses_an_empty_one(terminal: Termin
     assert "Missing secret" in terminal.fails("tokens", "create", "alice", DATASETTE_SECRET="", code=2)
 
 
-def test_a_token_whose_text_could_not_be_written_is_revoked(terminal: Terminal) -> None:
-    create(terminal, "alice")
-    with open("/dev/full", "wb") as full:
-        process = terminal.start("tokens", "create", "alice", stdout=full)
+def full(terminal: Terminal, *arguments: str) -> tuple[int, str]:
+    """A command whose standard output is full: its exit code and its last words."""
+    with open("/dev/full", "wb") as output:
+        process = terminal.start(*arguments, stdout=output)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert b"could not be written" in err
-    assert b"Traceback" not in err
-    assert b"Exception ignored" not in err
-    assert terminal.sql("select token_status from _datasette_auth_tokens order by id") == [("A",), ("R",)]
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_token_whose_text_cannot_be_written_is_not_created(terminal: Terminal, options: list[str]) -> None:
+    create(terminal, "alice")
+    sentence = "Error: The text of the token could not be written: No space left on device. No token was created.\n"
+    assert full(terminal, "tokens", "create", "alice", *options) == (1, sentence)
+    assert terminal.sql("select token_status from _datasette_auth_tokens") == [("A",)]
+    assert terminal.sql("select count(*) from _datasette_auth_tokens_events") == [(1,)]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--grace", "1h"]])
+def test_a_token_whose_new_text_cannot_be_written_keeps_the_old_one(terminal: Terminal, options: list[str]) -> None:
+    old = create(terminal, "alice")["token"]
+    code, err = full(terminal, "tokens", "rotate", "1", *options)
+    assert (code, "the old text goes on working" in err) == (1, True)
+    assert verdict(terminal, old)["id"] == "alice"
+    assert terminal.sql("select event from _datasette_auth_tokens_events") == [("created",)]
+
+
+KILLED = """
+import os, signal, sys
+from asgi_token_auth.cli import main
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.errors import StorageError
+
+when = sys.argv.pop(1)
+transaction = SQLite._transaction
+
+async def killed(self, steps):
+    def until_the_end():
+        result = yield from steps
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    result = await transaction(self, until_the_end())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+SQLite._transaction = killed
+main()
+"""
+
+
+ROTATE = ("tokens", "rotate", "1")
+FAILING = "raise StorageError('the disk is gone.')"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_beside_the_commit_leaves_one_text_that_works(terminal: Terminal, when: str) -> None:
+    old = create(terminal, "alice")["token"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, when, "tokens", "rotate", "1"],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
+    works = [text for text in (old, done.stdout) if isinstance(verdict(terminal, text), dict)]
+    assert works == [old if when == "before" else done.stdout]
+
+
+def test_a_commit_that_fails_takes_back_what_was_written(terminal: Terminal) -> None:
+    old = create(terminal, "alice")["token"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", FAILING), "before", *ROTATE],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "The text that was written does not work. Nothing was changed" in done.stderr
+    assert verdict(terminal, old)["id"] == "alice"
+    assert verdict(terminal, done.stdout) == "unknown token"
+
+
+@pytest.mark.parametrize("arguments", [["create", "bob"], ["rotate", "1"]])
+def test_what_cannot_be_said_about_a_token_does_not_end_it(terminal: Terminal, arguments: list[str]) -> None:
+    create(terminal, "alice")
+    with open("/dev/full", "wb") as output:
+        process = terminal.start("tokens", *arguments, stderr=output)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert isinstance(verdict(terminal, out.decode()), dict)
 
 
 # list
@@ -255,7 +344,7 @@ def test_a_leaked_token_needs_no_id(terminal: Terminal) -> None:
     assert "Token 2 is revoked" in terminal.run("tokens", "revoke", "-", stdin=f"  {tokens[1]}\n").out
     assert [verdict(terminal, token) for token in tokens][1] == "revoked"
     assert [verdict(terminal, token)["id"] for token in (tokens[0], tokens[2])] == ["alice", "alice"]
-    assert "stopped working before" in terminal.fails("tokens", "revoke", "-", stdin=tokens[1])
+    assert "stopped working before; token 2" in terminal.fails("tokens", "revoke", "-", stdin=tokens[1])
     # Nobody used them by asking.
     assert terminal.quick("tokens", "show", "2", "--json").json["last_used_at"] is None
 
@@ -263,12 +352,61 @@ def test_a_leaked_token_needs_no_id(terminal: Terminal) -> None:
 def test_a_token_of_another_instance_ends_no_token_here(terminal: Terminal) -> None:
     create(terminal, "alice")
     theirs = terminal.run("tokens", "create", "bob", "--database", "other.db").out
+    assert "or the text is of another database" in terminal.fails("tokens", "revoke", "-", stdin=theirs)
+    theirs = terminal.run("tokens", "create", "bob", "--database", "other.db").out
     assert "not in this database" in terminal.fails("tokens", "revoke", "-", stdin=theirs)
     wrong = "was signed with this secret"
     assert wrong in terminal.fails("tokens", "revoke", "-", stdin=theirs, DATASETTE_SECRET="another secret entirely")
     assert wrong in terminal.fails("tokens", "revoke", "-", stdin="dsatok_garbage")
     assert wrong in terminal.fails("tokens", "revoke", "-", stdin="something else")
     assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "active"
+
+
+def test_a_leaked_text_that_was_rotated_away_is_told_from_the_token(terminal: Terminal) -> None:
+    first = create(terminal, "alice")["token"]
+    second = terminal.quick("tokens", "rotate", "1").out
+    for text, sentence in ((first, "token 1 has had a new one since it was rotated"), (first, "`tokens revoke 1`")):
+        assert sentence in terminal.fails("tokens", "revoke", "-", stdin=text)
+    third = terminal.quick("tokens", "rotate", "1", "--grace", "1h").out
+    terminal.sql("update _datasette_auth_tokens set previous_until = 1")
+    told = terminal.fails("tokens", "revoke", "-", stdin=second)
+    assert "since it was rotated. The token itself, of alice, is active" in told
+    assert verdict(terminal, third)["id"] == "alice"
+    # While the old text works, it is the token.
+    fourth = terminal.quick("tokens", "rotate", "1", "--grace", "1h").out
+    assert "Token 1 is revoked" in terminal.run("tokens", "revoke", "-", stdin=third).out
+    assert verdict(terminal, fourth) == "revoked"
+    assert "token 1, which it names, is revoked" in terminal.fails("tokens", "revoke", "-", stdin=first)
+
+
+def test_revoking_what_others_end_with_asks_first(terminal: Terminal) -> None:
+    tokens = [create(terminal, "alice")["token"] for _ in range(3)]
+    terminal.sql("update _datasette_auth_tokens set parent_id = 1 where id > 1")
+    for arguments, stdin in ((["1"], "n\n"), (["1"], ""), (["-"], tokens[0])):
+        assert "nobody said yes" in terminal.fails("tokens", "revoke", *arguments, stdin=stdin)
+    assert verdict(terminal, tokens[2])["id"] == "alice"
+    done = terminal.run("tokens", "revoke", "1", stdin="yes\n")
+    assert "End token 1 and 2 active tokens created through it?" in done.err
+    assert {verdict(terminal, token) for token in tokens} == {"revoked"}
+    assert terminal.run("tokens", "revoke", "1").err == ""
+
+
+def test_the_token_itself_with_others_below_it(terminal: Terminal) -> None:
+    tokens = [create(terminal, "alice")["token"] for _ in range(2)]
+    terminal.sql("update _datasette_auth_tokens set parent_id = 1 where id = 2")
+    terminal.run("tokens", "revoke", "-", "--yes", stdin=tokens[0])
+    assert {verdict(terminal, token) for token in tokens} == {"revoked"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["revoke"], ["show"], ["rotate"], ["edit", "--never"], ["show", "1"], ["list"], ["revoke", "--all-of", "x"]],
+)
+def test_a_token_in_a_wrong_place_is_not_repeated(terminal: Terminal, arguments: list[str]) -> None:
+    token = create(terminal, "alice")["token"]
+    done = terminal.run("tokens", *arguments, token, code=2)
+    assert token[10:] not in done.out + done.err
+    assert token[10:] not in terminal.run(token, code=2).err
 
 
 def test_revoking_all_of_an_actor_asks_first(terminal: Terminal) -> None:
@@ -304,6 +442,16 @@ def test_prune_deletes_what_ended_long_ago_and_asks_first(terminal: Terminal) ->
     assert terminal.sql("select id from _datasette_auth_tokens order by id") == [(2,), (3,)]
     assert terminal.run(*prune, "--json").json == {"pruned": 0, "found": 0}
     assert "Missing option" in terminal.fails("tokens", "prune", code=2)
+
+
+def test_a_table_of_something_else_is_left_alone(terminal: Terminal) -> None:
+    terminal.sql("create table _datasette_auth_tokens (id integer primary key, token_status, ended_timestamp)")
+    terminal.sql("insert into _datasette_auth_tokens values (1, 'R', 1), (2, 'A', null)")
+    before = terminal.sql("select sql from sqlite_master")
+    for arguments in (["prune", "--ended-for", "1d", "--yes"], ["list"], ["create", "alice"], ["revoke", "1"]):
+        assert "is not one of tokens" in terminal.fails("tokens", *arguments)
+    assert terminal.sql("select sql from sqlite_master") == before
+    assert len(terminal.sql("select * from _datasette_auth_tokens")) == 2
 
 
 def test_secrets_stay_out_of_the_process_list(terminal: Terminal) -> None:
