@@ -238,7 +238,7 @@ def _check_databases(
         path = _path(configuration.secrets_database, databases)
         if path is None:
             report.notes.append("The database of secrets was not checked; give --database NAME=PATH.")
-        elif Path(path).exists():
+        elif path in there:
             with report.noting():
                 asyncio.run(_check_stored_secrets(path, configuration.encryption_keys, report))
     if configuration.query_sql is not None:
