@@ -178,27 +178,34 @@ def test_ten_thousand_tokens_are_imported_and_all_verify(terminal: Terminal) -> 
     assert accepted(terminal.folder / "tokens.db", tokens) == [f"actor-{n}" for n in range(1, MANY + 1)]
 
 
-# Counts the statements of the transaction, and dies as by kill -9 at the one that is asked for.
+# Counts the rows that the transaction writes, and dies as by kill -9 at the one that is asked for.
 DYING = """
 import os, signal, sys
+from collections.abc import Mapping
 from asgi_token_auth.databases import sqlite
 from asgi_token_auth.cli import main
 
 last, drive = int(sys.argv.pop(1)), sqlite._drive
 
 async def dying(connection, steps):
+    count = 0
+
+    def each(rows):
+        nonlocal count
+        for row in rows:
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield row
+
     def counted():
-        count, rows = 0, None
+        rows = None
         while True:
             try:
-                statement = next(steps) if rows is None else steps.send(rows)
+                sql, parameters = next(steps) if rows is None else steps.send(rows)
             except StopIteration as end:
                 return end.value
-            if "insert into _datasette_auth_tokens" in statement[0] and "_migrations" not in statement[0]:
-                count += 1
-                if count == last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            rows = yield statement
+            rows = yield sql, parameters if isinstance(parameters, Mapping) else each(parameters)
 
     return await drive(connection, counted())
 
