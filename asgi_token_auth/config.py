@@ -367,14 +367,13 @@ def read_configuration(block: object) -> Configuration:
         secrets_database=secrets.get("database"),
     )
     if not manage:
-        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes"):
+        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
             if key in block:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
-        for key in ("permissions", "expose_token_tables"):
-            if key in block and not secrets:
-                raise ConfigurationError(
-                    f"{key}: has no effect without manage_tokens or secrets; set manage_tokens: true."
-                )
+        if "permissions" in block and not secrets:
+            raise ConfigurationError(
+                "permissions: has no effect without manage_tokens or secrets; set manage_tokens: true."
+            )
     return configuration
 
 

@@ -173,7 +173,7 @@ def cookie(datasette: Any, actor: Mapping[str, Any]) -> dict[str, str]:
 @contextmanager
 def registered(*, tryfirst: bool = False, **hooks: Callable[..., Any]) -> Iterator[None]:
     """``hooks`` are those of a plugin, the last registered, for as long as this lasts."""
-    plugin = ModuleType("plugin_of_a_test")
+    plugin = ModuleType(f"plugin_of_a_test_{len(pm.get_plugins())}")
     for name, function in hooks.items():
         # A bound method takes no attributes of its own.
         HookimplMarker("datasette")(tryfirst=tryfirst)(getattr(function, "__func__", function))

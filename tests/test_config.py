@@ -652,7 +652,7 @@ def test_a_key_that_would_have_no_effect_stops_the_start(key: str, value: object
     with pytest.raises(ConfigurationError, match=f"^{key}: has no effect without manage_tokens"):
         read_configuration({"tokens": [BOT], key: value})
     secrets = {"secrets": {"encryption_key": HIDDEN}}
-    if key in ("permissions", "expose_token_tables"):
+    if key == "permissions":
         read_configuration({**secrets, key: value})
     else:
         with pytest.raises(ConfigurationError, match=f"^{key}: has no effect"):
