@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
     from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
     from asgi_token_auth.restrictions import Restrictions
-    from asgi_token_auth.secret_store import Rotation, Secret, SecretRecord, SecretStore, SecretVersion
+    from asgi_token_auth.secret_records import Rotation, Secret, SecretRecord, SecretVersion
+    from asgi_token_auth.secret_store import SecretStore
     from asgi_token_auth.sources.managed import ManagedTokens
     from asgi_token_auth.sources.signed import SignedTokens
     from asgi_token_auth.sources.sql import SQLTokens
@@ -121,13 +122,13 @@ _PLACES = {
         "TokenRecord",
     ),
     "restrictions": ("Restrictions",),
-    "secret_store": (
+    "secret_records": (
         "Rotation",
         "Secret",
         "SecretRecord",
-        "SecretStore",
         "SecretVersion",
     ),
+    "secret_store": ("SecretStore",),
     "sources.managed": ("ManagedTokens",),
     "sources.signed": ("SignedTokens",),
     "sources.sql": ("SQLTokens",),

@@ -42,14 +42,18 @@ class TextSearch:
         self._usable = await self._is_whole()
 
     async def rows(
-        self, select: str, where: Sequence[str], parameters: Parameters, text: str, limit: int
+        self, select: str, where: Sequence[str], parameters: Parameters, text: str, limit: int, before: int | None
     ) -> Sequence[Row]:
-        """The newest rows with ``text`` for which ``where`` is true. The table's index serves its first condition.
+        """The newest rows with ``text`` for which ``where`` is true.
+
+        Args:
+            where: the first of them is served by an index.
+            before: the id that ``where`` keeps all rows below, if it does.
 
         Raises:
             StorageError: the database cannot answer.
         """
-        search = Search(select, self._table, self._columns, text, where, parameters, limit)
+        search = Search(select, self._table, self._columns, text, where, parameters, limit, before)
         if self._index is not None and self._usable:
             try:
                 return await self._read(self._index.find(search))

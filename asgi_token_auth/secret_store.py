@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, SecretNotFound, SecretUnreadable, StorageError
 from asgi_token_auth.migrations import Migration
 from asgi_token_auth.records import as_integer, as_text, check_actor_id, is_text
+from asgi_token_auth.secret_records import (
+    MAX_NAME,
+    Rotation,
+    Secret,
+    SecretRecord,
+    SecretVersion,
+    check_note,
+    check_secret_name,
+    check_value,
+)
 from asgi_token_auth.tables import TableStore
 from asgi_token_auth.usage import Use
 
@@ -28,10 +36,6 @@ logger = logging.getLogger("asgi_token_auth")
 DEFAULT_TABLE: Final = "datasette_secrets"
 #: An environment variable that starts so, and ends in the name of a secret, goes before what is stored.
 ENVIRONMENT_PREFIX: Final = "DATASETTE_SECRETS_"
-MAX_NAME: Final = 200
-MAX_NOTE: Final = 100
-#: Bytes of UTF-8.
-MAX_VALUE: Final = 65_536
 
 _SHOWN: Final = (
     "name, version, note, created_at, created_by, updated_at, updated_by, deleted_at, deleted_by, "
@@ -40,68 +44,6 @@ _SHOWN: Final = (
 _DELETED: Final = _SHOWN.split(", ").index("deleted_at")
 _DECRYPTED: Final = "id, name, version, encrypted, encryption_key_name, deleted_at"
 _NEWEST: Final = "order by version desc, id desc limit 1"
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A secret that an app or plugin needs, as it is shown to whoever shall set it.
-
-    ``obtain_url`` leads to where people get one, and ``obtain_label`` is the text of that link.
-    """
-
-    name: str
-    description: str | None = None
-    obtain_url: str | None = None
-    obtain_label: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SecretRecord:
-    """What is known of a secret, never its value. Times are seconds since the epoch.
-
-    ``source`` is where the value comes from, ``None`` where it is not set. What follows it is of the version that
-    is stored now, also if an environment variable goes before it.
-    """
-
-    name: str
-    description: str | None
-    obtain_url: str | None
-    obtain_label: str | None
-    registered: bool
-    source: Literal["environment", "stored"] | None
-    note: str | None
-    version: int | None
-    created_at: int | None
-    created_by: str | None
-    #: The last change of this version: that of its note, if it was changed.
-    updated_at: int | None
-    updated_by: str | None
-    last_used_at: int | None
-    last_used_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SecretVersion:
-    """One value that a secret has or had, without the value. Times are seconds since the epoch."""
-
-    version: int | None
-    note: str | None
-    created_at: int | None
-    created_by: str | None
-    updated_at: int | None
-    updated_by: str | None
-    deleted_at: int | None
-    deleted_by: str | None
-    last_used_at: int | None
-    last_used_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """How many stored values were encrypted anew, and how many were so already."""
-
-    rewritten: int
-    unchanged: int
 
 
 class SecretStore(TableStore):
@@ -219,8 +161,8 @@ class SecretStore(TableStore):
             StorageError: nothing was stored.
         """
         check_secret_name(name)
-        _check_value(value)
-        _check_note(note)
+        check_value(value)
+        check_note(note)
         by = None if by is None else check_actor_id(by)
         if self._encryption is None:
             raise ConfigurationError("Secrets cannot be set, because there is no encryption key; configure one.")
@@ -237,7 +179,7 @@ class SecretStore(TableStore):
             SecretNotFound: no such secret is stored.
             StorageError: nothing was changed.
         """
-        _check_note(note)
+        check_note(note)
         self._refuse_key(note or "")
         by = None if by is None else check_actor_id(by)
         self._check_sought(name)
@@ -533,37 +475,6 @@ class SecretStore(TableStore):
             yield f"create index if not exists {self.table}_name on {self._table} (name, version)", {}
 
         return [("0001_predecessor", predecessor), ("0002_names", names)]
-
-
-def check_secret_name(value: object) -> str:
-    """The name of a secret.
-
-    Raises:
-        InvalidInput: it is not text, empty, too long, holds control characters, or cannot stand in a URL.
-    """
-    if not isinstance(value, str) or not value or len(value) > MAX_NAME:
-        raise InvalidInput(f"The name of a secret must be text of 1 to {MAX_NAME} characters.")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise InvalidInput("The name of a secret must not hold control characters.")
-    if value in (".", ".."):
-        raise InvalidInput("The name of a secret cannot be . or .., which mean something else in a URL.")
-    return value
-
-
-def _check_value(value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput("A secret must be text, and not empty.")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInput("A secret must be valid text.") from error
-    if size > MAX_VALUE:
-        raise InvalidInput(f"A secret must have at most {MAX_VALUE:,} bytes.")
-
-
-def _check_note(note: object) -> None:
-    if note is not None and (not isinstance(note, str) or len(note) > MAX_NOTE or not is_text(note)):
-        raise InvalidInput(f"A note must be text of at most {MAX_NOTE} characters.")
 
 
 def _encryption(key: str | Sequence[str]) -> Encryption:

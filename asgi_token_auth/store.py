@@ -286,7 +286,7 @@ class TokenStore(TableStore):
             raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
         await self.ensure_ready()
         if search is not None:
-            rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1)
+            rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1, cursor)
         else:
             sql = f"select {_SHOWN} from {self._table} where {' and '.join(where)} order by id desc limit :limit"
             rows = (await self.database.query(sql, {**parameters, "limit": limit + 1})).rows

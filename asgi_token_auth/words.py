@@ -1,4 +1,4 @@
-"""How tokens are told to people and to scripts: times and restrictions in words, records as plain data."""
+"""How tokens and secrets are told to people and to scripts: times and restrictions in words, records as plain data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from asgi_token_auth.records import TokenRecord
 from asgi_token_auth.restrictions import Restrictions, full_name
+from asgi_token_auth.secret_records import SecretRecord
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 # From how many seconds on a distance is told in a unit: ninety days are not "2 months".
@@ -69,6 +70,26 @@ def record_json(token: TokenRecord) -> dict[str, Any]:
         "ended_at": exact(token.ended_at),
         "parent_id": token.parent_id,
         "previous_until": exact(token.previous_until),
+    }
+
+
+def secret_json(secret: SecretRecord) -> dict[str, Any]:
+    """A secret as JSON data, with times in UTC as ISO 8601. It holds no value."""
+    return {
+        "name": secret.name,
+        "description": secret.description,
+        "obtain_url": secret.obtain_url,
+        "obtain_label": secret.obtain_label,
+        "registered": secret.registered,
+        "source": secret.source,
+        "note": secret.note,
+        "version": secret.version,
+        "created_at": exact(secret.created_at),
+        "created_by": secret.created_by,
+        "updated_at": exact(secret.updated_at),
+        "updated_by": secret.updated_by,
+        "last_used_at": exact(secret.last_used_at),
+        "last_used_by": secret.last_used_by,
     }
 
 

@@ -25,7 +25,7 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.encryption import generate_key
-from asgi_token_auth.secret_store import MAX_VALUE, Rotation
+from asgi_token_auth.secret_records import MAX_VALUE, Rotation
 
 pytestmark = pytest.mark.anyio
 

@@ -43,15 +43,17 @@ class Search:
     where: Sequence[str]
     parameters: Parameters
     limit: int
+    #: The id that ``where`` keeps all rows below, if it does.
+    before: int | None = None
 
-    def statement(self, like: str, *more: str) -> tuple[str, Parameters]:
-        """The rows found by reading all that ``where`` and ``more`` leave; right on every database."""
+    def statement(self, like: str, source: str | None = None) -> tuple[str, Parameters]:
+        """Every row of the table, or of ``source``, is read and looked at; that is right on every database."""
         # Without lower(), which made it six times as slow.
         holds = " or ".join(f"{column} {like} :search escape '!'" for column in self.columns)
-        where = " and ".join([*self.where, *more, f"({holds})"])
+        where = " and ".join([*self.where, f"({holds})"])
         pattern = "%" + re.sub(r"([%_!])", r"!\1", self.text) + "%"
         return (
-            f"select {self.select} from {self.table} where {where} order by id desc limit :limit",
+            f"select {self.select} from {source or self.table} where {where} order by id desc limit :limit",
             {**self.parameters, "search": pattern, "limit": self.limit},
         )
 

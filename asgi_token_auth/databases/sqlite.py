@@ -22,6 +22,7 @@ import aiosqlite
 
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.trigrams import TrigramIndex
 from asgi_token_auth.errors import ConfigurationError, StorageError
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ DIALECT: Final = Dialect(
     blob="blob",
     table_columns="select name from pragma_table_info(:table)",
     like="like",
+    text_index=TrigramIndex(),
 )
 
 

@@ -16,6 +16,7 @@ from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.config import Configuration, build_sources
 from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.trigrams import index_tables
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block, with_secrets
 from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedSecretStore, AttachedStore, attached_file
 from asgi_token_auth.datasette.handlers import OtherHandlers
@@ -106,7 +107,12 @@ class Instance:
         found: list[tuple[str, tuple[str, ...]]] = []
         tables: tuple[str, ...]
         if configuration.manage_tokens and not configuration.expose_token_tables:
-            tables = (DEFAULT_TABLE, f"{DEFAULT_TABLE}_events", f"{DEFAULT_TABLE}_migrations")
+            tables = (
+                DEFAULT_TABLE,
+                f"{DEFAULT_TABLE}_events",
+                f"{DEFAULT_TABLE}_migrations",
+                *index_tables(DEFAULT_TABLE),
+            )
             found += [(name, tables) for name in self._names_of(configuration.manage_tokens_database)]
         if configuration.encryption_keys:
             tables = (SECRETS_TABLE, f"{SECRETS_TABLE}_migrations")

@@ -11,19 +11,13 @@ from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
 from asgi_token_auth.middleware import SignedIn
-from asgi_token_auth.secret_store import (
-    ENVIRONMENT_PREFIX,
-    MAX_NOTE,
-    SecretRecord,
-    SecretStore,
-    SecretVersion,
-    check_secret_name,
-)
+from asgi_token_auth.secret_records import MAX_NOTE, SecretRecord, SecretVersion, check_secret_name
+from asgi_token_auth.secret_store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other
 from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
-from asgi_token_auth.words import exact
+from asgi_token_auth.words import exact, secret_json
 
 #: Where the pages are in every app.
 PATH: Final = "/-/secrets"
@@ -90,7 +84,7 @@ class SecretPages:
             return see_other(f"{visit.base}/{link_to(check_secret_name(wanted))}")
         records = await self._store.list()
         if visit.as_json:
-            return json_answer({"ok": True, "secrets": [_as_json(record) for record in records]})
+            return json_answer({"ok": True, "secrets": [secret_json(record) for record in records]})
         return await self._pages.page(
             visit,
             SECTION.title,
@@ -110,7 +104,7 @@ class SecretPages:
         if visit.as_json:
             record, history = await self._store.get(name), await self._store.history(name)
             return json_answer(
-                {"ok": True, "details": _as_json(record), "versions": [_version_as_json(one) for one in history]}
+                {"ok": True, "details": secret_json(record), "versions": [_version_as_json(one) for one in history]}
             )
         return await self._secret_page(visit, name, _Form())
 
@@ -145,7 +139,7 @@ class SecretPages:
         return await self._store.set(name, form.value, note=form.note, by=manager.id)
 
     def _done(self, visit: Visit, record: SecretRecord) -> Response:
-        return json_answer({"ok": True, "details": _as_json(record)}) if visit.as_json else see_other(visit.base)
+        return json_answer({"ok": True, "details": secret_json(record)}) if visit.as_json else see_other(visit.base)
 
     # Who, and what there is
 
@@ -248,25 +242,6 @@ def _check_note(form: _Form) -> None:
 
 def _from_environment(name: str) -> str:
     return f"This secret comes from the environment variable {ENVIRONMENT_PREFIX}{name}."
-
-
-def _as_json(record: SecretRecord) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "description": record.description,
-        "obtain_url": record.obtain_url,
-        "obtain_label": record.obtain_label,
-        "registered": record.registered,
-        "source": record.source,
-        "note": record.note,
-        "version": record.version,
-        "created_at": exact(record.created_at),
-        "created_by": record.created_by,
-        "updated_at": exact(record.updated_at),
-        "updated_by": record.updated_by,
-        "last_used_at": exact(record.last_used_at),
-        "last_used_by": record.last_used_by,
-    }
 
 
 def _version_as_json(one: SecretVersion) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from asgi_token_auth import datasette as plugin
 
 pytestmark = pytest.mark.anyio
 
-TABLES = (TABLE, f"{TABLE}_events", f"{TABLE}_migrations")
+SEARCH = f"{TABLE}_search"
+INDEX = (SEARCH, *(f"{SEARCH}_{part}" for part in ("data", "idx", "config")))
+TABLES = (TABLE, f"{TABLE}_events", f"{TABLE}_migrations", *INDEX)
 
 #: All that an operator could grant by mistake, at every level.
 GENEROUS: dict[str, Any] = {
@@ -79,6 +81,13 @@ READS = [
     f"/tokens/{TABLE}_migrations.json",
     f"/tokens/{TABLE}/-/fragment",
     f"/tokens/{TABLE}/-/autocomplete?q=a",
+    f"/tokens/{SEARCH}",
+    f"/tokens/{SEARCH}/1.json",
+    f"/tokens/{SEARCH}.json?_search=description",
+    f"/tokens/{SEARCH}/-/fragment",
+    *(f"/tokens/{name}.json" for name in INDEX),
+    f"/tokens/{SEARCH}_data/1.json",
+    f"/tokens/{SEARCH}_config/version.json",
     "/tokens.db",
 ]
 
@@ -94,6 +103,11 @@ POSTS: list[tuple[str, dict[str, Any]]] = [
     (f"/tokens/{TABLE}/-/set-column-type", {"column": "actor_id", "column_type": {"type": "url"}}),
     (f"/tokens/{TABLE}_events/1/-/delete", {}),
     (f"/tokens/{TABLE}_migrations/-/drop", {"confirm": True}),
+    (f"/tokens/{SEARCH}/-/insert", {"row": {SEARCH: "delete-all"}}),
+    *((f"/tokens/{name}/-/insert", {"row": {"k": 1, "v": 1, "id": 1}, "ignore": True}) for name in INDEX),
+    *((f"/tokens/{name}/-/drop", {"confirm": True}) for name in INDEX),
+    (f"/tokens/{SEARCH}_config/version/-/delete", {}),
+    ("/tokens/-/execute-write", {"sql": f"insert into {SEARCH} ({SEARCH}) values ('delete-all')"}),
     ("/tokens/-/create", {"table": TABLE, "rows": [{"id": 1, "actor_id": "root"}], "replace": True, "pk": "id"}),
     ("/tokens/-/create", {"table": TABLE, "row": {"id": 2, "actor_id": "root"}, "alter": True}),
     ("/tokens/-/execute-write", {"sql": f"update {TABLE} set actor_id = 'root'"}),
@@ -194,8 +208,9 @@ async def test_exposed_on_purpose_the_tables_are_there(tmp_path: Path) -> None:
     datasette.root_enabled = True
     async with wrapped(datasette, full_block(expose_token_tables=True)) as client:
         await issue(datasette, description="a description")
-        for name in TABLES:
-            assert (await client.get(f"/tokens/{name}.json")).status_code == 200
+        # What is inside of the index, Datasette itself hides from everybody.
+        for name in TABLES[: -len(INDEX) + 1]:
+            assert (await client.get(f"/tokens/{name}.json")).status_code == 200, name
         assert "a description" in (await client.get(f"/tokens/{TABLE}")).text
         if IS_1_0:
             root = cookie(datasette, {"id": "root"})
