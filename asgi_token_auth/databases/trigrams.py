@@ -16,8 +16,11 @@ _LIKE: Final = "like"
 _LENGTH: Final = 3
 #: Of a long text so many sequences are asked for, spread over it. Each costs some 15 microseconds.
 _ASKED: Final = 8
-#: Rows that may be looked at one by one: about half a millisecond of them.
+#: Rows that may be looked up one by one: about half a millisecond of them. And rows that the index may go through.
 _FEW: Final = 500
+_SOME: Final = 4_000
+#: Of sequences that are in so many rows, three together are usually in few.
+_TOGETHER: Final = 3
 # SQLite may be built without it. Its tokenizer for three characters is older than what the tables need anyway.
 _CAN: Final = "select 1 from pragma_module_list where name = 'fts5'"
 
@@ -80,20 +83,25 @@ class TrigramIndex:
         return True
 
     def find(self, search: Search) -> ReadingSteps[list[Row]]:
-        """Read the rows of whatever is rarest: the owner's rows, or those with three characters of the text."""
+        """Read the rows of whatever is rare: the owner's rows, or those with three characters of the text."""
         sequences = _sequences(search.text)
         if not sequences:
             return (yield search.statement(_LIKE))
-        counts = (yield self._counts(search, sequences))[0]
-        triggers, owned, *held = counts
-        if triggers < len(_TRIGGERS) or owned < _FEW:
+        first, triggers, *counts = (yield self._counts(search, sequences, _FEW))[0]
+        if first is None or triggers < len(_TRIGGERS):
             return (yield search.statement(_LIKE))
-        rarest = min(range(len(held)), key=held.__getitem__)
-        if held[rarest] < _FEW:
+        rarest = min(range(len(counts)), key=counts.__getitem__)
+        if counts[rarest] < _FEW:
             return (yield self._among(search, _all_of([sequences[rarest]])))
-        # All are frequent, so probably is the text. The newest rows that may hold it are looked at, and every row
-        # only if those do not fill the page and are not all.
-        newest = max(_FEW, 4 * search.limit)
+        # All are frequent, so probably is the text, and the newest rows fill the page.
+        rows = yield replace(search, where=[*search.where, f"id >= {int(first)}"]).statement(_LIKE)
+        if len(rows) == search.limit:
+            return rows
+        _, _, *counts = (yield self._counts(search, sequences, _SOME))[0]
+        rare = sorted((count, sequence) for count, sequence in zip(counts, sequences, strict=True) if count < _SOME)
+        if rare:
+            return (yield self._among(search, _all_of([sequence for _, sequence in rare[:_TOGETHER]])))
+        newest = _FEW + 4 * search.limit
         rows = yield self._among(search, _all_of(sequences), newest)
         if len(rows) < search.limit:
             candidates, parameters = _candidates(search, _all_of(sequences), newest)
@@ -101,19 +109,28 @@ class TrigramIndex:
                 rows = yield search.statement(_LIKE)
         return rows
 
-    def _counts(self, search: Search, sequences: Sequence[str]) -> tuple[str, Parameters]:
-        """How many triggers there are, rows of the owner, and rows with each of ``sequences``; up to a few each."""
+    def _counts(self, search: Search, sequences: Sequence[str], most: int) -> tuple[str, Parameters]:
+        """Where the owner's newest rows begin, if there are others; the triggers; the rows with each of ``sequences``.
+
+        Beyond ``most`` nothing is counted.
+        """
         table = search.table
+        before = "" if search.before is None else " and id < :before"
         triggers = ", ".join(f"'{table}_search_{name}'" for name in _TRIGGERS)
         counted = [
+            f"(select id from {table} where {search.where[0]}{before} order by id desc limit 1 offset :newest)",
             # Without them, dropped with a table that a tool made anew, the index knows too little.
             f"(select count(*) from sqlite_master where type = 'trigger' and name in ({triggers}))",
-            f"(select count(*) from (select 1 from {table} where {search.where[0]} limit :few))",
         ]
-        parameters: dict[str, Any] = {**search.parameters, "few": _FEW}
+        parameters: dict[str, Any] = {
+            **search.parameters,
+            "before": search.before,
+            "newest": 4 * (_FEW + search.limit),
+            "most": most,
+        }
         for number, sequence in enumerate(sequences):
             name = f"sequence_{number}"
-            held = f"select 1 from {table}_search where {table}_search match :{name} limit :few"
+            held = f"select 1 from {table}_search where {table}_search match :{name} limit :most"
             counted.append(f"(select count(*) from ({held}))")
             parameters[name] = _all_of([sequence])
         return f"select {', '.join(counted)}", parameters

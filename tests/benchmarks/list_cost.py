@@ -26,25 +26,34 @@ _FEW = 100
 _GOAL = 3.0
 _PATH = "/-/api/tokens"
 
-# Half of the tokens are ann's; one description in ten thousand holds "needle", and so does one in a hundred of few.
+# Half of the tokens are ann's, three are bob's, one more is of each of the other users. As many of few tokens as of
+# many hold "needle", "old" and "user 00007", because showing what was found costs more than finding it.
 _FILL = """
     insert into {table}
     (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest)
     with recursive n(i) as (select 1 union all select i + 1 from n where i < :count)
-    select 'A', case when i % :rare = 1 then 'the needle' else 'Deploys number ' || i || ' from CI to production' end,
-    case when i % 2 = 1 then 'ann' else 'user ' || (i % 1000) end, 'null', 1700000000, 0, hex(randomblob(32)) from n
+    select 'A',
+    case when i % (:count / 10) = 1 then 'the needle' when i between 20 and 30 then 'an old one'
+    when i % 2 = 1 then 'Deploys number ' || i || ' from CI to production' else 'Backups of number ' || i end,
+    case when i in (9, 49, 95) then 'bob' when i % 2 = 1 then 'ann'
+    else 'user ' || printf('%05d', i % (:count / 10)) end, 'null', 1700000000, 0, hex(randomblob(32)) from n
 """
 
 PAGES = {
     "list of an owner": ("ann", "", b""),
     "list of everybody": ("root", "", b""),
     "list, a page in the middle": ("root", "", b"next=%(middle)d"),
-    "list by status, none fits": ("ann", "", b"status=revoked&search=x"),
     "search of an owner, found often": ("ann", "", b"search=production"),
+    "search of an owner, in the middle": ("ann", "", b"search=production&next=%(middle)d"),
     "search of an owner, found rarely": ("ann", "", b"search=needle"),
+    "search of an owner of three": ("bob", "", b"search=production"),
+    "search of everybody, found often": ("root", "", b"search=production"),
+    "search of everybody, in the middle": ("root", "", b"search=production&next=%(middle)d"),
     "search of everybody, found rarely": ("root", "", b"search=needle"),
+    "search of everybody, only old ones": ("root", "", b"search=old"),
     "search of everybody, found never": ("root", "", b"search=nowhere"),
-    "search of everybody, by actor": ("root", "", b"search=user+998"),
+    "search of everybody, by actor": ("root", "", b"search=user+00006"),
+    "search for two letters, found never": ("root", "", b"search=xq"),
     "details": ("ann", "/1", b""),
     "details as JSON": ("ann", "/1.json", b""),
 }
@@ -69,7 +78,7 @@ async def site(stack: AsyncExitStack, path: Path, count: int) -> App:
     store = TokenStore(SQLite(path), secret=_SECRET)
 
     def fill() -> Steps[None]:
-        yield _FILL.format(table=store.table), {"count": count, "rare": max(count // 10, 100)}
+        yield _FILL.format(table=store.table), {"count": count}
 
     async with store:
         await store.database.transaction(fill())
