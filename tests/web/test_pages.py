@@ -6,6 +6,7 @@ import asyncio
 import html
 import re
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +83,7 @@ async def test_the_life_of_a_token_in_pages(tmp_path: Path, kind: str) -> None:
         ended = await post(site, "/1", {"revoke": "1"})
         assert (ended.status_code, ended.headers["location"]) == (302, f"{PATH}/1")
         page = (await get(site, "/1")).text
-        for word in ("Nightly", "Revoked", "created", "rotated", "edited", "revoked", "by ann"):
+        for word in ("Nightly", "Revoked", "created", "rotated", "edited", "revoked", "by <bdi>ann</bdi>"):
             assert word in page
         assert 'name="revoke"' not in page
         assert "No token fits" in (await get(site, "?status=active")).text
@@ -282,6 +283,53 @@ async def test_hostile_descriptions_and_actors_are_escaped_everywhere(tmp_path: 
                         assert piece not in page.text, (text, piece)
                 assert "set-cookie: x" not in str(page.headers).lower()
                 assert 'href="javascript' not in page.text
+
+
+class Directions(HTMLParser):
+    """Collects the text with marks that turn the direction of writing, and whether an element keeps it apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, bool]] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("meta", "link", "input", "br", "img", "hr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "\u202e" in data:
+            # A title is one line of its own, shown by the browser.
+            self.found.append((data, "bdi" in self.open or self.open[-1] == "title"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_somebody_typed_cannot_turn_the_direction_of_the_page_around_it(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        turned = "\u202e\u2067 invoice \u05d0\u05d1"
+        theirs = (await site.store.issue(turned, by=turned, description=turned)).record.id
+        mine = (await site.store.issue("ann", by=turned, description=turned)).record.id
+        await site.store.issue("ann", by=turned)
+        headers = site.as_({"id": turned, "name": turned}) if kind == "any app" else site.user("ann")
+        answers = {
+            "list": (await get(site, "", "both"), 3),
+            "list of one owner": (await get(site, f"?owner={quote(turned)}", "both"), 4),
+            "details of another": (await get(site, f"/{theirs}", "both"), 3),
+            "details": (await get(site, f"/{mine}"), 2),
+            "edit": (await get(site, f"/{mine}/edit"), 1),
+            "shown": (await post(site, "/create", {"description": turned, "expire_type": ""}), 1),
+            "list of somebody so named": (await site.client.get(PATH, headers=headers), 2),
+        }
+        for name, (answer, least) in answers.items():
+            assert answer.status_code == 200, (name, answer.text)
+            page = Directions()
+            page.feed(answer.text)
+            assert len(page.found) >= least, (name, page.found)
+            assert all(apart for _, apart in page.found), (name, page.found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -117,7 +117,7 @@ async def test_the_life_of_a_secret_in_pages(tmp_path: Path, kind: str) -> None:
         assert await site.store.get_secret("OPENAI_KEY", "robot") == "sk-second"
         await site.store.flush()
         page = (await get(site, "/OPENAI_KEY")).text
-        for words in ("Set", "Version 2 by bob", "Version 1 by ann", 'value="for tests"', "by robot"):
+        for words in ("Set", "Version 2 by <bdi>bob<", "Version 1 by <bdi>ann<", 'value="for tests"', "by <bdi>robot<"):
             assert words in page
         await post(site, "/OPENAI_KEY", {"secret": "", "note": "only the note"})
         record = await site.store.get("OPENAI_KEY")
