@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasette.database import Database
 from datasette.plugins import pm
 from sites import (
     BOT,
@@ -25,7 +26,10 @@ from sites import (
     wrapped,
 )
 
+from asgi_token_auth import ANY_OWNER
 from asgi_token_auth import datasette as plugin
+from asgi_token_auth.databases import trigrams
+from asgi_token_auth.datasette import token_store
 
 pytestmark = pytest.mark.anyio
 
@@ -260,3 +264,25 @@ async def test_the_same_file_under_another_name_is_protected_too(tmp_path: Path)
         for name in ("tokens", "other"):
             answer = await client.get(f"/{name}/{TABLE}.json", headers=cookie(datasette, {"id": "root"}))
             assert answer.status_code == 403, name
+
+
+@pytest.mark.parametrize("kept", ["attached", "in memory", pytest.param("internal", marks=needs_1_0)])
+async def test_searches_have_their_index_in_every_database_of_datasettes(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trigrams, "_FEW", 1)
+    datasette = make(demo_files(tmp_path))
+    if kept == "in memory":
+        datasette.add_database(Database(datasette, memory_name="tokens_of_the_search_test"), name="memory")
+    names = {"attached": "tokens", "in memory": "memory"}
+    block = {"manage_tokens": True, **({"manage_tokens_database": names[kept]} if kept in names else {})}
+    async with wrapped(datasette, block):
+        for number in range(30):
+            await issue(datasette, "ann", description=f"deploy number {number}")
+        store = token_store(datasette)
+        assert len((await store.list(owner=ANY_OWNER, search="Number 2")).items) == 11
+        assert len((await store.list(owner="ann", search="nowhere")).items) == 0
+        assert store._search._usable
+        await store.revoke_all(owner="ann")
+        found = await store.database.query(f"select 1 from {SEARCH} where {SEARCH} match '\"ber\"'", {})
+        assert len(found.rows) == 30
