@@ -10,13 +10,14 @@ from asgi_token_auth.cli.check import check
 from asgi_token_auth.cli.create_token import create_token
 from asgi_token_auth.cli.decode import decode
 from asgi_token_auth.cli.process import PROGRAM, Commands
+from asgi_token_auth.cli.secrets import secrets as secrets_
 from asgi_token_auth.cli.tokens import tokens
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=PROGRAM, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def root() -> None:
-    """Make, look after and inspect API tokens.
+    """Make, look after and inspect API tokens; look after encrypted secrets.
 
     Exit codes: 0, 1 if it failed, 2 if the arguments are wrong, 130 if it was interrupted.
     """
@@ -28,5 +29,5 @@ def generate_secret() -> None:
     click.echo(secrets.token_hex(32))
 
 
-for command in (create_token, tokens, decode, check, generate_secret):
+for command in (create_token, tokens, secrets_, decode, check, generate_secret):
     root.add_command(command)

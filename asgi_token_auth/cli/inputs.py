@@ -23,9 +23,11 @@ from asgi_token_auth.errors import InvalidInput, StorageError
 from asgi_token_auth.records import check_actor_id, check_description
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import SigningSecrets
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+AnyStore = TypeVar("AnyStore", bound=TableStore)
 
 #: Bytes read of a secret's file, and of a token on standard input.
 MAX_FILE: Final = 65_536
@@ -113,14 +115,19 @@ def secret_options(command: AnyFunction) -> AnyFunction:
 
 def database_option(command: AnyFunction) -> AnyFunction:
     """Give ``command`` the argument ``database``, a path."""
+    return database_of("tokens")(command)
+
+
+def database_of(what: str) -> Callable[[AnyFunction], AnyFunction]:
+    """The same, for a database of something."""
     return click.option(
         "--database",
         type=click.Path(dir_okay=False),
         envvar="ASGI_TOKEN_AUTH_DATABASE",
         show_envvar=True,
         required=True,
-        help="The SQLite file that holds the tokens.",
-    )(command)
+        help=f"The SQLite file that holds the {what}.",
+    )
 
 
 def json_option(command: AnyFunction) -> AnyFunction:
@@ -225,24 +232,35 @@ def read_token_from_stdin() -> str:
     Raises:
         click.ClickException: there is none, or it is no text.
     """
-    # The type of sys.stdin leaves out that it is None where standard input is closed.
-    stdin: TextIO | None = sys.stdin
-    if stdin is None:
-        raise click.ClickException("Standard input is closed; pipe the token into it.")
-    if stdin.isatty():
-        note("Paste the token, press Enter, then Ctrl-D:")
-    raw = b""
-    while len(raw) <= MAX_FILE and (more := _read(stdin, MAX_FILE + 1 - len(raw))):
-        raw += more
-    if len(raw) > MAX_FILE:
-        raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no token.")
-    try:
-        token = raw.decode().strip()
-    except UnicodeDecodeError as error:
-        raise click.ClickException("Standard input is not valid UTF-8; that is no token.") from error
+    token = read_stdin("token", prompt="Paste the token, press Enter, then Ctrl-D:").strip()
     if not token:
         raise click.ClickException("Standard input holds no token.")
     return token
+
+
+def read_stdin(what: str, *, prompt: str | None = None) -> str:
+    """All of standard input, which holds ``what``. People at a terminal are shown the ``prompt``.
+
+    Raises:
+        click.ClickException: it is closed, too long, or no text.
+    """
+    # The type of sys.stdin leaves out that it is None where standard input is closed.
+    stdin: TextIO | None = sys.stdin
+    if stdin is None:
+        raise click.ClickException(f"Standard input is closed; pipe the {what} into it.")
+    if prompt is not None and stdin.isatty():
+        note(prompt)
+    raw = b""
+    # The end of a line is no part of what is measured.
+    most = MAX_FILE + len("\r\n")
+    while len(raw) <= most and (more := _read(stdin, most + 1 - len(raw))):
+        raw += more
+    if len(raw) > most or len(raw.rstrip(b"\r\n")) > MAX_FILE:
+        raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no {what}.")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"Standard input is not valid UTF-8; that is no {what}.") from error
 
 
 def _read(stdin: TextIO, size: int) -> bytes:
@@ -350,24 +368,48 @@ async def opened(
     Raises:
         StorageError: the file is missing, holds no tokens, or cannot be read.
     """
+    async with opened_as(
+        lambda file: only_looking(file, signing),
+        database,
+        what="tokens",
+        outdated="or of datasette-auth-tokens, and this command only reads: start the server on it once, or copy its "
+        "tokens with `tokens import`",
+        creates=creates,
+        writes=writes,
+    ) as store:
+        yield store
+
+
+@asynccontextmanager
+async def opened_as(
+    make: Callable[[SQLite], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
+) -> AsyncIterator[AnyStore]:
+    """The store that ``make`` makes of a file.
+
+    Args:
+        what: what it keeps.
+        outdated: of what else than an older release tables may be, and the mend where nothing is written.
+        creates: a missing file, or missing tables, are made.
+        writes: outdated tables are migrated.
+
+    Raises:
+        StorageError: the file is missing, holds nothing of the kind, or cannot be read.
+    """
     exists = is_there(database)
     if not exists and not creates:
         raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
     # A file that is there belongs to somebody, who chose its journal mode.
     file = SQLite(database, journal_mode=None if exists else "wal", create=not exists)
-    store = only_looking(file, signing)
+    store = make(file)
     if exists:
         try:
             state = await store.state()
         finally:
             await file.close()
         if state == "absent" and not creates:
-            raise StorageError(f"{file.name} holds no tokens; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+            raise StorageError(f"{file.name} holds no {what}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
         if state == "outdated" and not writes and not creates:
-            raise StorageError(
-                f"{file.name} is of an older release or of datasette-auth-tokens, and this command only reads: start "
-                "the server on it once, or copy its tokens with `tokens import`."
-            )
+            raise StorageError(f"{file.name} is of an older release {outdated}.")
     else:
         state = "absent"
     if state != "ready":
@@ -379,7 +421,7 @@ async def opened(
         await store.close()
     if state == "absent":
         # Not earlier: nobody is told of a file by a command that fails.
-        note(f"{database} held no tokens until now." if exists else f"{database} is new.")
+        note(f"{database} held no {what} until now." if exists else f"{database} is new.")
 
 
 def existing(database: str) -> SQLite:
@@ -400,7 +442,7 @@ def is_there(database: str) -> bool:
         StorageError: the path can be none.
     """
     if database.startswith(("postgres://", "postgresql://")):
-        raise StorageError("This release keeps tokens in SQLite; give the path of a file.")
+        raise StorageError("This release uses SQLite; give the path of a file.")
     try:
         database.encode()
         Path(database).stat()

@@ -26,8 +26,8 @@ INTERRUPTED: Final = 130
 _CHANGES: Final = f"{__name__}.changes"
 _WHAT_CTRL_C_LEFT: Final = {
     "none": "Interrupted; nothing was changed.",
-    "prepared": "Interrupted; the database was prepared, but no token was changed.",
-    "begun": "Interrupted in the middle of a change; `tokens list` and `tokens show` tell whether it was made.",
+    "prepared": "Interrupted; the database was prepared, but nothing else was changed.",
+    "begun": "Interrupted in the middle of a change; `tokens show`, or `secrets list`, tells whether it was made.",
     "made": "Interrupted; but the change had been made by then.",
 }
 _TOKEN: Final = re.compile(r"\b(dsa?tok_)[\w.~-]+")

@@ -42,7 +42,7 @@ def test_what_is_no_database(terminal: Terminal, arguments: list[str]) -> None:
     (terminal.folder / "tokens.db").write_bytes(b"no database" * 200)
     assert "not a SQLite database" in terminal.fails("tokens", *arguments)
     assert "is a directory" in terminal.fails("tokens", *arguments, "--database", ".", code=2)
-    assert "keeps tokens in SQLite" in terminal.fails("tokens", *arguments, "--database", "postgres://u:p@h/d")
+    assert "uses SQLite" in terminal.fails("tokens", *arguments, "--database", "postgres://u:p@h/d")
 
 
 def test_tables_of_the_predecessor_are_not_migrated_by_reading(terminal: Terminal) -> None:

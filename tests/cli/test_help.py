@@ -49,7 +49,7 @@ def test_nothing_else_is_quoted() -> None:
 
 
 def test_every_command_of_the_examples_exists() -> None:
-    examples = re.findall(r"^asgi-token-auth ((?:tokens )?[a-z-]+)", SECTION, re.MULTILINE)
+    examples = re.findall(r"^asgi-token-auth ((?:tokens |secrets )?[a-z-]+)", SECTION, re.MULTILINE)
     assert len(examples) > 10
     assert set(examples) <= set(commands())
 
@@ -57,6 +57,6 @@ def test_every_command_of_the_examples_exists() -> None:
 def test_the_examples_take_options_that_there_are() -> None:
     for line in re.findall(r"^asgi-token-auth (.*?)(?: <.*| +#.*)?$", SECTION, re.MULTILINE):
         words = shlex.split(line)
-        path = words[0] if words[0] != "tokens" else " ".join(words[:2])
+        path = words[0] if words[0] not in ("tokens", "secrets") else " ".join(words[:2])
         for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
             assert option in help_of(path), line

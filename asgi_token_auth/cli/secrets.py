@@ -1,0 +1,279 @@
+"""``secrets``: what the pages do with encrypted secrets, from a terminal, and the rotation of their keys."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from asgi_token_auth.cli.inputs import (
+    ACTOR,
+    MAX_FILE,
+    Checked,
+    confirm,
+    database_of,
+    json_option,
+    opened_as,
+    read_stdin,
+)
+from asgi_token_auth.cli.output import note as say
+from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
+from asgi_token_auth.cli.process import Commands, whole
+from asgi_token_auth.cli.records import when
+from asgi_token_auth.config import is_readable_by_others
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.secret_records import Rotation, SecretRecord, check_note, check_secret_name
+from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.words import secret_json
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+_VARIABLE: Final = "ASGI_TOKEN_AUTH_ENCRYPTION_KEY"
+_BY = click.option("--by", type=ACTOR, help="The actor to name as the one who did it.")
+_database = database_of("secrets")
+_NAME = click.argument("name", metavar="NAME", type=Checked(check_secret_name))
+# Of datasette-secrets, which had other limits than ours.
+_STORED_NAME = click.argument("name", metavar="NAME")
+
+
+def _keys(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the argument ``key_files``."""
+    return click.option(
+        "--encryption-key-file",
+        "key_files",
+        type=click.Path(dir_okay=False),
+        multiple=True,
+        help=f"A file that holds an encryption key, in place of the variable {_VARIABLE}. May be given several times, "
+        "the newest key last.",
+    )(command)
+
+
+@click.group(cls=Commands)
+def secrets() -> None:
+    """Look after encrypted secrets, which are kept in a database.
+
+    The encryption key is read from the variable ASGI_TOKEN_AUTH_ENCRYPTION_KEY, which may hold several with spaces
+    or commas between them, the newest last.
+    """
+
+
+@secrets.command()
+def generate_encryption_key() -> None:
+    """Print a key that can encrypt secrets: 256 random bits."""
+    click.echo(_encryption().generate_key())
+
+
+@secrets.command(name="set")
+@_NAME
+@_database
+@_keys
+@click.option("--note", type=Checked(check_note), help="For people, at most 100 characters. Without it: as it was.")
+@_BY
+@json_option
+def set_(name: str, database: str, key_files: tuple[str, ...], note: str | None, by: str | None, as_json: bool) -> None:
+    """Store a value for NAME as a new version.
+
+    The value is read from standard input, without the line ends at its end; at a terminal it is asked for. A missing
+    database is made.
+    """
+    keys = _read_keys(key_files)
+    value = _read_value(name)
+
+    async def run() -> SecretRecord:
+        async with _opened(database, keys, creates=True) as store:
+            return await whole(store.set(name, value, note=note, by=by))
+
+    record = asyncio.run(run())
+    if as_json:
+        say_json(secret_json(record))
+    else:
+        click.echo(plain(f"Secret {record.name} is set, version {record.version}."))
+
+
+@secrets.command()
+@_STORED_NAME
+@click.argument("text", metavar="NOTE", type=Checked(check_note))
+@_database
+@_BY
+@json_option
+def note(name: str, text: str, database: str, by: str | None, as_json: bool) -> None:
+    """Change the NOTE of a stored secret; an empty one removes it."""
+
+    async def run() -> SecretRecord:
+        async with _opened(database, writes=True) as store:
+            return await whole(store.set_note(name, text, by=by))
+
+    record = asyncio.run(run())
+    if as_json:
+        say_json(secret_json(record))
+    else:
+        click.echo(plain(f"The note of secret {record.name} is {'changed' if record.note else 'removed'}."))
+
+
+@secrets.command(name="list")
+@_database
+@json_option
+def list_(database: str, as_json: bool) -> None:
+    """List the stored secrets, without their values."""
+
+    async def run() -> Sequence[SecretRecord]:
+        async with _opened(database) as store:
+            return await store.list()
+
+    found = asyncio.run(run())
+    if as_json:
+        say_json([secret_json(record) for record in found])
+    elif found:
+        now = time.time()
+        rows = [
+            (
+                record.name,
+                str(record.version or ""),
+                when(record.updated_at, now, ""),
+                record.updated_by or "",
+                when(record.last_used_at, now, "never"),
+                record.note or "",
+            )
+            for record in found
+        ]
+        header = ("NAME", "VERSION", "CHANGED", "BY", "LAST USED", "NOTE")
+        click.echo(table(header, rows, width=terminal_width(), shrinks=("NAME", "BY", "NOTE")))
+    else:
+        say("There are no secrets.")
+
+
+@secrets.command()
+@_STORED_NAME
+@_database
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_BY
+@json_option
+def delete(name: str, database: str, yes: bool, by: str | None, as_json: bool) -> None:
+    """Delete every value of a stored secret. Who set it and when is kept."""
+
+    async def look() -> SecretRecord:
+        async with _opened(database, writes=True) as store:
+            return await store.get(name)
+
+    async def run() -> SecretRecord:
+        async with _opened(database, writes=True) as store:
+            return await whole(store.delete(name, by=by))
+
+    asyncio.run(look())
+    confirm(plain(f"Delete every value of secret {name}?"), yes=yes)
+    record = asyncio.run(run())
+    if as_json:
+        say_json(secret_json(record))
+    else:
+        click.echo(plain(f"Secret {record.name} is deleted."))
+
+
+@secrets.command()
+@_database
+@_keys
+@_BY
+@json_option
+def rotate(database: str, key_files: tuple[str, ...], by: str | None, as_json: bool) -> None:
+    """Encrypt every version of every secret with the newest key.
+
+    All of them, or none if one cannot be read. Give the old keys too, in front of the new one. Servers must know the
+    new key before this, and need the old ones no more afterwards.
+    """
+    keys = _read_keys(key_files)
+
+    async def run() -> Rotation:
+        async with _opened(database, keys, writes=True) as store:
+            return await whole(store.rotate(by=by))
+
+    rotation = asyncio.run(run())
+    if as_json:
+        say_json({"rewritten": rotation.rewritten, "unchanged": rotation.unchanged})
+    else:
+        click.echo(
+            f"Encrypted {_many(rotation.rewritten)} with the newest key; {_many(rotation.unchanged)} had it already."
+        )
+
+
+@asynccontextmanager
+async def _opened(
+    database: str, keys: Sequence[str] | None = None, *, creates: bool = False, writes: bool = False
+) -> AsyncIterator[SecretStore]:
+    async with opened_as(
+        # The environment of this process is not the server's.
+        lambda file: SecretStore(file, encryption_key=keys, environ={}),
+        database,
+        what="secrets",
+        outdated="or of datasette-secrets, and this command only reads: start the server on it once",
+        creates=creates,
+        writes=writes,
+    ) as store:
+        yield store
+
+
+def _read_keys(files: Sequence[str]) -> Sequence[str]:
+    """The keys that the options or the environment give, newest last.
+
+    Raises:
+        click.ClickException: there is none, or it cannot be one.
+    """
+    texts = [_key_in(Path(file)) for file in files] if files else [os.environ.get(_VARIABLE, "")]
+    keys = [key for text in texts for key in re.split(r"[\s,]+", text) if key]
+    if not keys:
+        raise click.UsageError(f"Missing encryption key: set the variable {_VARIABLE}, or give --encryption-key-file.")
+    try:
+        _encryption().Encryption(keys)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error).replace("encryption_key: ", "Encryption key: ", 1)) from error
+    return keys
+
+
+def _key_in(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no path"
+        raise click.ClickException(f"The encryption key's file {path} cannot be read: {why}.") from error
+    if is_readable_by_others(path):
+        say(f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away.")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"The encryption key's file {path} is not valid UTF-8.") from error
+    if len(raw) > MAX_FILE or not text.strip():
+        raise click.ClickException(f"The encryption key's file {path} holds no key.")
+    return text
+
+
+def _read_value(name: str) -> str:
+    if sys.stdin is not None and sys.stdin.isatty():
+        asked: str = click.prompt(
+            plain(f"Value of {name}"), hide_input=True, confirmation_prompt="The same again", err=True
+        )
+        return asked
+    value = read_stdin("secret").rstrip("\r\n")
+    if not value:
+        raise click.ClickException("Standard input holds no secret.")
+    return value
+
+
+def _encryption() -> Any:
+    try:
+        from asgi_token_auth import encryption
+    except ImportError as error:
+        raise ConfigurationError(
+            "Encrypting needs one more package: pip install 'asgi-token-auth[secrets]'."
+        ) from error
+    return encryption
+
+
+def _many(count: int) -> str:
+    return f"{count:,} {'value' if count == 1 else 'values'}"
