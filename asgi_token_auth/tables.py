@@ -47,7 +47,7 @@ class TableStore:
         self._table = database.qualified(table)
         self.clock = clock
         self._migrations = migrations
-        self._usage = UsageLog(write_usage)
+        self._usage = UsageLog(write_usage, at_end=database.close)
         self._users = 0
         self._ready = False
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None

@@ -24,10 +24,23 @@ Use = tuple[int, int, str | None]
 
 
 class UsageLog:
-    """Collects uses and hands them to ``write``, at most :data:`BATCH` at a time."""
+    """Collects uses and hands them to ``write``, at most :data:`BATCH` at a time.
 
-    def __init__(self, write: Callable[[Sequence[Use]], Awaitable[None]], *, interval: float = FLUSH_INTERVAL) -> None:
+    Args:
+        interval: seconds from the first note to the write.
+        at_end: what closes the database that ``write`` opens, for an event loop that ends and was told to nobody.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Use]], Awaitable[None]],
+        *,
+        interval: float = FLUSH_INTERVAL,
+        at_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._write = write
+        self._at_end = at_end
+        self._closing = False
         self._interval = interval
         self._waiting: dict[int, tuple[int, str | None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -65,8 +78,10 @@ class UsageLog:
     async def close(self) -> None:
         """Stop waiting and write what there is."""
         if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+            self._closing = True
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._closing = False
         self._task = None
         await self.flush()
 
@@ -76,8 +91,12 @@ class UsageLog:
                 await asyncio.sleep(self._interval)
                 await self.flush()
         except asyncio.CancelledError:
+            if self._closing:
+                raise
             # The loop is ending, and without a lifespan nobody calls close(). An exit must not wait for long.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_CHANCE):
                     await self.flush()
+                    if self._at_end is not None:
+                        await self._at_end()
             raise

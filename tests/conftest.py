@@ -1,9 +1,57 @@
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import postgres
 import pytest
+from asgi import SECRET, Clock
+from places import Place, PostgresPlace, SQLitePlace
+
+from asgi_token_auth import TokenStore
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """One server for all tests that do it no harm."""
+    if postgres.programs() is None:
+        if "CI" in os.environ:
+            pytest.fail(postgres.NEEDED)
+        pytest.skip(postgres.NEEDED)
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Each test that asks for it is run on every kind of database."""
+    if request.param == "sqlite":
+        yield SQLitePlace(tmp_path)
+        return
+    server: Any = request.getfixturevalue("postgres_server")
+    place = PostgresPlace(server, f"test_{next(_numbers)}")
+    yield place
+    place.remove()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(place: Place, clock: Clock, anyio_backend: str) -> AsyncIterator[TokenStore]:
+    """An open store of managed tokens."""
+    async with TokenStore(place.database(), secret=SECRET, clock=clock) as store:
+        yield store
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ from asgi_token_auth import (
     TokenAuthMiddleware,
     TokenStore,
 )
-from asgi_token_auth.databases.protocol import Dialect, Lookup, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.protocol import Database, Dialect, Lookup, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite import SQLite
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ SQL = "select 'sql' as actor_id, 'secret' as token_secret where :token_id = '1'"
 class Failing:
     """A database whose ``fails_at``-th call raises ``error`` instead of being made."""
 
-    def __init__(self, inner: SQLite, fails_at: int, error: BaseException) -> None:
+    def __init__(self, inner: Database, fails_at: int, error: BaseException) -> None:
         self.inner = inner
         self.fails_at = fails_at
         self.error = error
@@ -54,6 +54,10 @@ class Failing:
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
         self.count()
         return await self.inner.query(sql, parameters, timeout=timeout)
+
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        self.count()
+        return await self.inner.columns(sql, parameters, timeout=timeout)
 
     async def transaction(self, steps: Steps[Any]) -> Any:
         self.count()

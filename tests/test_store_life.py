@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi import SECRET, Clock
+from places import Place, only_sqlite, run_sql
 from test_faults import Failing
-from test_store import run_sql
 
 from asgi_token_auth import (
     ANY_OWNER,
@@ -39,17 +38,6 @@ VT, IR, ES = "view-table", "insert-row", "execute-sql"
 
 def only(*actions: str) -> Restrictions:
     return Restrictions(all=actions)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock, anyio_backend: str) -> AsyncIterator[TokenStore]:
-    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=clock) as store:
-        yield store
 
 
 async def issue(store: TokenStore, actor_id: str = "ann", **more: Any) -> int:
@@ -170,6 +158,7 @@ async def test_the_last_page_of_a_list_has_no_cursor(store: TokenStore) -> None:
     assert len((await store.list(owner="ann", limit=MAX_LIMIT)).items) == 3
 
 
+@only_sqlite
 async def test_a_damaged_row_is_listed_beside_the_others(store: TokenStore) -> None:
     changes = [
         "permissions = '{'",
@@ -480,6 +469,7 @@ async def test_revoking_all_of_nobody_ends_nothing(store: TokenStore, arguments:
     assert (await store.get(1, owner="ann")).status == "active"
 
 
+@only_sqlite
 async def test_prune_deletes_what_ended_before_and_its_events_and_nothing_else(store: TokenStore, clock: Clock) -> None:
     revoked, _expired, later, active, damaged, spoilt = [
         await issue(store, expires_after=life) for life in (None, 10, 500, None, 10, None)
@@ -563,6 +553,7 @@ async def test_events_are_only_ever_added(store: TokenStore) -> None:
     assert len(before) == 4
 
 
+@only_sqlite
 async def test_a_damaged_event_is_told_as_far_as_it_can_be(store: TokenStore) -> None:
     await issue(store)
     run_sql(
@@ -585,16 +576,16 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("error", [StorageError("cannot"), OSError(5, "I/O"), MemoryError()], ids=repr)
 async def test_a_fault_in_the_middle_leaves_neither_the_change_nor_its_event(
-    tmp_path: Path, name: str, error: Exception
+    place: Place, name: str, error: Exception
 ) -> None:
-    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET) as outside:
+    async with TokenStore(place.database(), secret=SECRET) as outside:
         parent = await issue(outside)
         await issue(outside, parent=parent)
         await outside.revoke(await issue(outside), owner="ann")
         run_sql(outside, f"update {outside.table} set ended_timestamp = 5 where id = 3")
         await issue(outside)
         before = everything(outside)
-        database = Failing(SQLite(tmp_path / "t.db"), -1, error)
+        database = Failing(place.database(), -1, error)
         async with TokenStore(database, secret=SECRET) as store:
             for nth in range(1, 100):
                 database.fails_at = database.calls + nth
@@ -663,8 +654,8 @@ def test_a_limit_of_life_is_whole_seconds(tmp_path: Path, limit: Any) -> None:
         TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, max_expires_after=limit)
 
 
-async def test_no_token_gets_more_life_than_the_limit(tmp_path: Path, clock: Clock) -> None:
-    database = SQLite(tmp_path / "t.db")
+async def test_no_token_gets_more_life_than_the_limit(place: Place, clock: Clock) -> None:
+    database = place.database()
     async with (
         TokenStore(database, secret=SECRET, clock=clock, max_expires_after=60) as store,
         TokenStore(database, secret=SECRET, clock=clock) as unlimited,

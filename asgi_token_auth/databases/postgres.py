@@ -161,13 +161,16 @@ class Postgres:
         text, names = numbered(sql, tuple(parameters))
         async with self._kept() as connection:
             rows = await self._fetched(connection, text, [parameters[name] for name in names])
-            if rows:
-                columns = tuple(rows[0].keys())
-            else:
-                # Unnamed, so that nothing of it stays behind in a server that a proxy shares out.
-                described = await connection.prepare(text, name="")
-                columns = tuple(attribute.name for attribute in described.get_attributes())
+        columns = tuple(rows[0].keys()) if rows else ()
         return Result(columns, [tuple(_plain(value) for value in row) for row in rows])
+
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """The names of the columns that a SELECT returns. It is prepared and not run."""
+        # Inside a SELECT only a SELECT is grammatical.
+        text, _ = numbered(f"select * from (\n{sql}\n) as checked limit 0", tuple(parameters))
+        async with self._told(timeout), self._kept() as connection:
+            prepared = await _prepared(connection, text)
+        return tuple(attribute.name for attribute in prepared.get_attributes())
 
     async def transaction(self, steps: Steps[T]) -> T:
         """Run ``steps`` in one transaction, after all others that write to this schema through this class.
@@ -267,10 +270,10 @@ class Postgres:
             if not _is_about_a_value(error):
                 raise
         # A token is text, but the column that it is compared with need not be.
-        described = await connection.prepare(text, name="")
+        prepared = await _prepared(connection, text)
         if len(self._learned) >= _MOST_LEARNED:
             self._learned.clear()
-        types = self._learned[text] = tuple(kind.name for kind in described.get_parameters())
+        types = self._learned[text] = tuple(kind.name for kind in prepared.get_parameters())
         try:
             found = await connection.fetch(text, *_typed(values, types))
         except Exception as error:
@@ -301,7 +304,9 @@ class Postgres:
             sound = isinstance(error, ValueRefused) or not isinstance(error, StorageError)
             raise
         finally:
-            pool.give_back(connection, keep=sound and not connection.is_closed() and not connection.is_in_transaction())
+            await pool.give_back(
+                connection, keep=sound and not connection.is_closed() and not connection.is_in_transaction()
+            )
 
     @contextlib.asynccontextmanager
     async def _told(self, timeout: float) -> AsyncIterator[None]:
@@ -375,9 +380,11 @@ class _Pool:
         self._size = size
         self._idle: list[tuple[Any, float]] = []
         self._turn = asyncio.Semaphore(size)
-        self._closed = False
+        self._ended = False
+        # Where a server sends no lifespan events, nothing else tells that the event loop ends.
+        self._keeper = asyncio.get_running_loop().create_task(self._until_the_end())
         self.writing = asyncio.Lock()
-        self.readers: dict[_PostgresLookup, _Reader] = {}
+        self.readers: dict[str, _Reader] = {}
 
     async def take(self, *, checked: bool, turn: float) -> Any:
         try:
@@ -401,9 +408,12 @@ class _Pool:
             self._turn.release()
             raise
 
-    def give_back(self, connection: Any, *, keep: bool) -> None:
+    async def give_back(self, connection: Any, *, keep: bool) -> None:
         self._turn.release()
-        if keep and not self._closed:
+        if self._ended:
+            # No other task would live to do it.
+            await _say_goodbye(connection)
+        elif keep:
             self._idle.append((connection, asyncio.get_running_loop().time()))
         else:
             self._database.let_go(connection)
@@ -416,12 +426,20 @@ class _Pool:
             return False
 
     async def close(self) -> None:
-        self._closed = True
-        for reader in self.readers.values():
-            await reader.close()
-        self.readers.clear()
-        while self._idle:
-            self._database.let_go(self._idle.pop()[0])
+        """End every connection."""
+        self._keeper.cancel()
+        await asyncio.wait([self._keeper])
+
+    async def _until_the_end(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Closed, or cancelled with everything else because the event loop ends and nobody has closed the database.
+            self._ended = True
+            for reader in self.readers.values():
+                await reader.close()
+            await asyncio.gather(*(_say_goodbye(connection) for connection, _ in self._idle))
+            self._idle.clear()
 
 
 class _PostgresLookup:
@@ -430,7 +448,7 @@ class _PostgresLookup:
     def __init__(self, database: Postgres, table: str, columns: str) -> None:
         self._database = database
         # The outer join answers even where there is no such row, so that every answer says who gave it.
-        self.sql = (
+        self._sql = (
             f"select pg_is_in_recovery(), {columns} from (select 1) as one "
             f"left join {table} as found on found.id = any($1::bigint[])"
         )
@@ -441,8 +459,8 @@ class _PostgresLookup:
     async def fetch(self, row_id: int) -> tuple[None, Row | None]:
         """The row as it is now, from a read that began after this call."""
         readers = self._database._pool().readers
-        if (reader := readers.get(self)) is None:
-            reader = readers[self] = _Reader(self._database, self.sql)
+        if (reader := readers.get(self._sql)) is None:
+            reader = readers[self._sql] = _Reader(self._database, self._sql)
         return None, await reader.reads.ask(row_id)
 
 
@@ -490,7 +508,9 @@ class _Reader:
 
     async def close(self) -> None:
         await self.reads.close()
-        self._drop()
+        if self.connection is not None:
+            await _say_goodbye(self.connection)
+            self.connection = None
 
 
 async def _say_goodbye(connection: Any) -> None:
@@ -499,6 +519,13 @@ async def _say_goodbye(connection: Any) -> None:
         await connection.close(timeout=_GOODBYE)
     except Exception:
         connection.terminate()
+
+
+async def _prepared(connection: Any, text: str) -> Any:
+    # asyncpg leaves the preparation open at the server, and its locks held, until something else is asked.
+    async with connection.transaction(readonly=True):
+        # Unnamed, so that nothing of it stays behind in a session that a proxy shares out.
+        return await connection.prepare(text, name="")
 
 
 async def _many(connection: Any, sql: str, parameters: Sequence[Parameters]) -> None:

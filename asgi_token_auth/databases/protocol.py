@@ -23,7 +23,7 @@ ReadingSteps: TypeAlias = Generator[tuple[str, Parameters], list[Row], T]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a query returned."""
+    """What a query returned. Without rows the columns may be unknown."""
 
     columns: tuple[str, ...]
     rows: list[Row]
@@ -138,6 +138,10 @@ class Database(Protocol):
         Raises:
             ValueRefused: a parameter is nothing that could be found in this database.
         """
+        ...
+
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """The names of the columns that ``sql``, which must be one SELECT, returns. It is not run."""
         ...
 
     async def transaction(self, steps: Steps[T]) -> T:

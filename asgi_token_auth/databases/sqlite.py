@@ -141,6 +141,10 @@ class SQLite:
             raise self._failure(error) from error
         return Result(columns, rows)
 
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """The names of the columns that a SELECT returns."""
+        return (await self.query(*described(sql, parameters), timeout=timeout)).columns
+
     async def transaction(self, steps: Steps[T]) -> T:
         """Run ``steps`` between BEGIN IMMEDIATE and COMMIT.
 
@@ -460,6 +464,12 @@ async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
         else:
             await (await connection.executemany(sql, parameters)).close()
             rows = []
+
+
+def described(sql: str, parameters: Parameters) -> tuple[str, Parameters]:
+    """A statement that has the columns of ``sql`` and no rows, and is an error where ``sql`` is not one SELECT."""
+    # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
+    return f"select * from (\n{sql}\n) as checked limit 0", parameters
 
 
 def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:

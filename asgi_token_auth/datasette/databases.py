@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from datasette.utils import sqlite_timelimit
 
 from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Result, Row, Steps
-from asgi_token_auth.databases.sqlite import DIALECT, SQLite, drive_here
+from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.secret_store import SecretStore
@@ -95,6 +95,10 @@ class AttachedDatabase:
                 return await self._run(run, reads=True)
         except TimeoutError as error:
             raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
+
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """The names of the columns that a SELECT returns."""
+        return (await self.query(*described(sql, parameters), timeout=timeout)).columns
 
     async def transaction(self, steps: Steps[T]) -> T:
         """Run ``steps`` on Datasette's writing connection."""

@@ -10,7 +10,7 @@ from typing import Any
 from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.errors import ConfigurationError, StorageError, ValueRefused
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -72,13 +72,9 @@ class SQLTokens:
         try:
             # It must be whole by itself, and not only together with the words around it below.
             await self._database.query(f"explain {self._sql}", {"token_id": ""}, timeout=10.0)
-            # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
-            checked = await self._database.query(
-                f"select * from (\n{self._sql}\n) as checked limit 0", {"token_id": ""}, timeout=10.0
-            )
+            columns = await self._database.columns(self._sql, {"token_id": ""}, timeout=10.0)
         except StorageError as error:
             raise ConfigurationError(f"query.sql: the database refuses it; it must be one SELECT. {error}") from error
-        columns = checked.columns
         if "token_secret" not in columns:
             raise ConfigurationError("query.sql: the query must return a column token_secret.")
         actors = [column for column in columns if column.startswith(_ACTOR) and column != _ACTOR]
@@ -106,6 +102,9 @@ class SQLTokens:
         try:
             result = await self._database.query(self._sql, {"token_id": token_id}, timeout=self._timeout)
         except StorageError as error:
+            if isinstance(error, ValueRefused):
+                # A word for a column of numbers, say: no row can have such an id.
+                return None
             if isinstance(error.__cause__, TimeoutError):
                 raise
             # A database may quote in its message what it was given, which comes from the token.

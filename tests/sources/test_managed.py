@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi import SECRET, Clock
 from itsdangerous import URLSafeSerializer
+from places import Place, only_sqlite, run_sql
 
 from asgi_token_auth import (
     Authenticated,
@@ -31,26 +30,6 @@ from asgi_token_auth.sources import managed
 from asgi_token_auth.tokens import digest_nonce
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: Clock, anyio_backend: str) -> AsyncIterator[TokenStore]:
-    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=clock) as store:
-        yield store
-
-
-def run_sql(store: TokenStore, sql: str, *parameters: object) -> list[Any]:
-    assert isinstance(store.database, SQLite)
-    connection = sqlite3.connect(store.database._path, isolation_level=None)
-    try:
-        return connection.execute(sql, parameters).fetchall()
-    finally:
-        connection.close()
 
 
 def told(outcome: Outcome) -> object:
@@ -92,9 +71,9 @@ async def test_an_empty_set_of_restrictions_reaches_the_actor(store: TokenStore)
     assert outcome.actor()["_r"] == {}
 
 
-async def test_a_revoked_token_is_refused_at_once_by_everybody(store: TokenStore, tmp_path: Path) -> None:
+async def test_a_revoked_token_is_refused_at_once_by_everybody(store: TokenStore, place: Place) -> None:
     issued = await store.issue("ann")
-    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET, clock=store.clock) as other:
+    async with TokenStore(place.database(), secret=SECRET, clock=store.clock) as other:
         sources = [ManagedTokens(store), ManagedTokens(store), ManagedTokens(other)]
         for _ in range(3):
             for source in sources:
@@ -138,6 +117,7 @@ async def test_a_token_without_expiry_does_not_mind_the_clock(store: TokenStore,
 # A token belongs to its own row
 
 
+@only_sqlite
 async def test_a_row_id_that_is_used_again_opens_nothing(store: TokenStore) -> None:
     first = await store.issue("ann")
     source = ManagedTokens(store)
@@ -149,11 +129,9 @@ async def test_a_row_id_that_is_used_again_opens_nothing(store: TokenStore) -> N
     assert await check(ManagedTokens(store), first.token) is Reason.UNKNOWN_TOKEN
 
 
-async def test_a_second_instance_with_the_same_secret_does_not_take_the_token(
-    store: TokenStore, tmp_path: Path
-) -> None:
+async def test_a_second_instance_with_the_same_secret_does_not_take_the_token(store: TokenStore, place: Place) -> None:
     of_ann = await store.issue("ann")
-    async with TokenStore(SQLite(tmp_path / "other.db"), secret=SECRET) as other:
+    async with TokenStore(place.database("other"), secret=SECRET) as other:
         of_root = await other.issue("root")
         assert of_root.record.id == of_ann.record.id
         assert await check(ManagedTokens(other), of_ann.token) is Reason.UNKNOWN_TOKEN
@@ -175,11 +153,10 @@ async def test_a_token_issued_after_the_backup_is_no_token_of_what_is_restored(t
         assert isinstance(await check(source, kept.token), dict)
 
 
-async def test_a_database_that_is_made_anew_knows_no_old_token(tmp_path: Path) -> None:
+async def test_a_database_that_is_made_anew_knows_no_old_token(place: Place) -> None:
     tokens = []
     for actor in ("ann", "root"):
-        path = tmp_path / f"{actor}.db"
-        async with TokenStore(SQLite(path), secret=SECRET) as store:
+        async with TokenStore(place.database(actor), secret=SECRET) as store:
             tokens.append((await store.issue(actor)).token)
             source = ManagedTokens(store)
             assert [isinstance(await check(source, token), dict) for token in tokens] == [False] * (len(tokens) - 1) + [
@@ -272,6 +249,7 @@ async def test_a_rotated_token_of_the_predecessor_works_until_its_deadline_too(s
 
 
 @pytest.mark.parametrize("until", ["null", "'9999999999'", "x'00'", "9e18"])
+@only_sqlite
 async def test_a_deadline_that_is_no_whole_number_has_passed(store: TokenStore, until: str) -> None:
     issued = await store.issue("ann")
     run_sql(store, f"alter table {store.table} drop column previous_until")
@@ -318,6 +296,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("warm", [True, False], ids=["cached", "not cached"])
+@only_sqlite
 async def test_a_damaged_row_refuses_its_own_token_and_no_other(store: TokenStore, damage: str, warm: bool) -> None:
     victim = await store.issue("ann", expires_after=1_000)
     bystander = await store.issue("bob")
@@ -348,6 +327,7 @@ async def test_a_status_of_the_first_releases_that_comes_back_never_lives_for_ev
 
 
 @pytest.mark.parametrize("change", ["last_used_timestamp = 'x'", "description = x'ff'", "secret_version = 'y'"])
+@only_sqlite
 async def test_columns_that_decide_nothing_may_hold_anything(store: TokenStore, change: str) -> None:
     issued = await store.issue("ann")
     run_sql(store, f"update {store.table} set {change}")
@@ -390,6 +370,7 @@ async def test_what_nobody_signed_is_neither_looked_up_nor_remembered(store: Tok
     assert not source._old
 
 
+@only_sqlite
 async def test_a_token_is_read_from_the_database_once_while_nothing_changes(store: TokenStore) -> None:
     issued = await store.issue("ann")
     source = ManagedTokens(store)
