@@ -1,28 +1,18 @@
-"""The real predecessor and we, on one table: it writes, we verify, it reads again.
-
-It cannot be installed beside us, so it runs in an interpreter of its own.
-"""
+"""The real datasette-auth-tokens and we, on one table: it writes, we verify, it reads again."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from predecessors import interpreter, ran
 from sites import SECRET, demo_files, full_block, issue, make, needs_1_0, serving, who, wrapped
 
 from asgi_token_auth.datasette import token_store
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
-
-VARIABLE = "ASGI_TOKEN_AUTH_PREDECESSOR_PYTHON"
-HOW = (
-    f"set {VARIABLE} to the python of a virtual environment with datasette==1.0a41 and "
-    "datasette-auth-tokens==0.4a13 to run the real predecessor"
-)
 
 #: Runs in the predecessor's interpreter: makes or reads tokens as its users would.
 PROGRAM = """
@@ -78,30 +68,11 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def python() -> str:
-    found = os.environ.get(VARIABLE)
-    if not found:
-        if os.environ.get("CI"):
-            pytest.fail(HOW)
-        pytest.skip(HOW)
-    return found
+    return interpreter()
 
 
 def predecessor(python: str, file: Path, task: str, given: dict[str, str] | None = None) -> Any:
-    # It must not find our package, which is a plugin too.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    ran = subprocess.run(
-        [python, "-c", PROGRAM, str(file), SECRET, task, json.dumps(given or {})],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-        cwd=file.parent,
-    )
-    results = [line for line in ran.stdout.splitlines() if line.startswith("RESULT")]
-    assert ran.returncode == 0, ran.stderr[-2_000:]
-    return json.loads(results[0].removeprefix("RESULT"))
+    return ran(python, PROGRAM, str(file), SECRET, task, json.dumps(given or {}), folder=file.parent)
 
 
 async def test_tokens_of_the_real_predecessor_work_here_and_its_table_stays_readable_by_it(
