@@ -4,11 +4,8 @@ The names here need nothing but the core dependencies, but for a SecretStore wit
 FastAPI, Datasette, the command line and the pages are imported by their own names.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Not from typing, whose own imports take longer than all that is left here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asgi_token_auth.authentication import (
         Actor,
@@ -139,12 +136,14 @@ _PLACES = {
 
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """One of the names above, whose module is imported when it is first asked for.
 
         So a command line that is interrupted while all of that is imported ends with a sentence: its own code, which
         says it, is in this package and runs first.
         """
+        import importlib
+
         for place, names in _PLACES.items():
             if name in names:
                 value = getattr(importlib.import_module(f"asgi_token_auth.{place}"), name)

@@ -11,9 +11,10 @@ import asgi_token_auth
 
 EARLY = """
 import sys
+before = set(sys.modules)
 import asgi_token_auth
+assert set(sys.modules) - before == {"asgi_token_auth"}
 assert not [name for name in sys.modules if name.startswith("asgi_token_auth.")]
-assert "asyncio" not in sys.modules
 from asgi_token_auth import *
 assert TokenStore is asgi_token_auth.TokenStore
 """

@@ -1,7 +1,5 @@
 """The command line ``asgi-token-auth``. Needs the extra ``cli``."""
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -16,15 +14,12 @@ def main() -> None:
 
         # A handler and no exception, which some of what is imported would swallow or print. A shell may have said
         # that Ctrl-C is not for this process.
-        listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if listens:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupted)
         # Here and not above, so that a missing extra is a sentence and no traceback, and an interrupt as well.
         from asgi_token_auth.cli.commands import root
         from asgi_token_auth.cli.process import run
 
-        if listens:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         run(root)
     except ImportError as error:
         if error.name != "click":

@@ -70,12 +70,11 @@ def run(command: click.Command) -> NoReturn:
     """Run ``command`` on the process's arguments and exit."""
     try:
         code = _run(command)
-    except KeyboardInterrupt:
-        tell(_WHAT_CTRL_C_LEFT["none"])
-        code = INTERRUPTED
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Only the interpreter's own end is left, which Ctrl-C would fill with tracebacks.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        # While the last words were said, and those said what had been done.
+        code = INTERRUPTED
     sys.exit(code)
 
 
@@ -92,6 +91,9 @@ def _run(command: click.Command) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Descriptions may hold what the terminal's encoding does not.
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # Until now Ctrl-C ended the process at once. Now it is an exception, and what was done by then can be told.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
