@@ -440,9 +440,12 @@ def is_there(database: str) -> bool:
 
     Raises:
         StorageError: the path can be none.
+        click.UsageError: it is empty.
     """
     if database.startswith(("postgres://", "postgresql://")):
         raise StorageError("This release uses SQLite; give the path of a file.")
+    if not database:
+        raise click.UsageError("The path of the database is empty.")
     try:
         database.encode()
         Path(database).stat()

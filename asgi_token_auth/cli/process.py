@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -30,6 +31,8 @@ _WHAT_CTRL_C_LEFT: Final = {
     "begun": "Interrupted in the middle of a change; `tokens show`, or `secrets list`, tells whether it was made.",
     "made": "Interrupted; but the change had been made by then.",
 }
+#: Seconds that pass before somebody who waits is told for what.
+_SILENCE: Final = 0.5
 _TOKEN: Final = re.compile(r"\b(dsa?tok_)[\w.~-]+")
 
 
@@ -94,6 +97,8 @@ def _run(command: click.Command) -> int:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         # Until now Ctrl-C ended the process at once. Now it is an exception, and what was done by then can be told.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What goes wrong is said by the command itself; without this, records of level WARNING would be written as well.
+    logging.getLogger("asgi_token_auth").addHandler(logging.NullHandler())
     try:
         code = command.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
@@ -124,6 +129,9 @@ async def whole(work: Awaitable[T]) -> T:
         try:
             result = await asyncio.shield(task)
         except asyncio.CancelledError:
+            # It may be waiting for the lock of another process.
+            if not (await asyncio.wait([task], timeout=_SILENCE))[0]:
+                tell("Interrupted; waiting for the change that has begun.")
             result = await task
     except Exception:
         # The promise of every write: one that failed has changed nothing.

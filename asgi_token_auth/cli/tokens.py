@@ -31,7 +31,7 @@ from asgi_token_auth.cli.inputs import (
 from asgi_token_auth.cli.output import fields, note, plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import all_of, deliver, events_json, happened_to, many, told, when
-from asgi_token_auth.errors import TokenNotFound
+from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.records import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.store import MAX_GRACE, TokenStore
@@ -126,7 +126,10 @@ def list_(
         async with opened(database) as store:
             return await all_of(store, owner=owner, status=status, search=search, unused_since=before)
 
-    found = asyncio.run(run())
+    try:
+        found = asyncio.run(run())
+    except InvalidInput as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         say_json([record_json(token) for token in found])
     elif found:

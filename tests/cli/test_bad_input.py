@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -263,6 +263,9 @@ def test_generated_secrets_differ_and_serve(terminal: Terminal) -> None:
 
 
 def test_unknown_commands_are_misuse(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    assert "at most 200 characters" in terminal.quick("tokens", "list", "--search", "x" * 201, code=2).err
+    assert "is empty" in terminal.quick("tokens", "list", "--database", "", code=2).err
     assert "No such command" in terminal.fails("tokenz", code=2)
     assert "No such option" in terminal.fails("tokens", "list", "--what", code=2)
     assert SECRET not in terminal.quick("tokens", "create", "--help").out
@@ -362,6 +365,22 @@ main()
         assert done.returncode == 0
 
 
+def test_ctrl_c_while_another_process_holds_the_lock(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    with closing(sqlite3.connect(terminal.folder / "tokens.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        process = terminal.start("tokens", "revoke", "1")
+        wait_until_waiting(process.pid, "hrtimer_nanosleep")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"Interrupted; waiting for the change that has begun.\n"
+        other.execute("rollback")
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == b"Token 1 is revoked, and so are those created through it.\n"
+    assert err == b""
+
+
 def test_ctrl_c_on_standard_input_and_in_the_output(terminal: Terminal) -> None:
     terminal.quick("tokens", "create", "alice")
     terminal.sql(
@@ -380,13 +399,17 @@ def test_ctrl_c_on_standard_input_and_in_the_output(terminal: Terminal) -> None:
         assert (process.returncode, err) == (130, b"Interrupted; nothing was changed.\n")
 
 
-def wait_until_waiting(pid: int) -> None:
-    """Until a process sleeps in a read or a write, which is what it does at last."""
+def wait_until_waiting(pid: int, *places: str) -> None:
+    """Until a process, or one of its threads, sleeps in a read or a write, or in ``places``."""
     deadline = time.monotonic() + 60
     seen = 0
     while seen < 10 and time.monotonic() < deadline:
-        where = Path(f"/proc/{pid}/wchan").read_text()
-        seen = seen + 1 if "pipe" in where or "poll_schedule" in where else 0
+        where = ""
+        for thread in Path(f"/proc/{pid}/task").glob("*/wchan"):
+            # Threads end.
+            with suppress(OSError):
+                where += thread.read_text()
+        seen = seen + 1 if any(place in where for place in places or ("pipe", "poll_schedule")) else 0
         time.sleep(0.01)
 
 
