@@ -135,13 +135,18 @@ def _read(path: Path) -> tuple[Mapping[str, Any], bool]:
     plugins = content.get("plugins") if isinstance(content, Mapping) else None
     if not isinstance(plugins, Mapping):
         return content, False
-    for section in ("asgi-token-auth", "datasette-auth-tokens"):
-        if section in plugins:
-            block = plugins[section]
-            if not isinstance(block, Mapping) or not block:
-                raise ConfigurationError(f"{path}: nothing is configured under plugins.{section}.")
-            return block, True
-    raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
+    section = next((name for name in ("asgi-token-auth", "datasette-auth-tokens") if name in plugins), None)
+    secrets = plugins.get("datasette-secrets")
+    if section is None and not secrets:
+        raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
+    block = {} if section is None else plugins[section]
+    if not isinstance(block, Mapping) or (section is not None and not block):
+        raise ConfigurationError(f"{path}: nothing is configured under plugins.{section}.")
+    if secrets and "secrets" not in block:
+        # As Datasette reads it, where this name stands for the internal database.
+        internal = isinstance(secrets, Mapping) and secrets.get("database") == "_internal"
+        block = {**block, "secrets": {k: v for k, v in secrets.items() if k != "database"} if internal else secrets}
+    return block, True
 
 
 def _check_block(
@@ -223,7 +228,7 @@ def _check_databases(
                 there.add(given)
             else:
                 report.notes.append(
-                    f"The file of database {name} is missing; a server would make it for managed tokens."
+                    f"The file of database {name} is missing; a server would make it for managed tokens or secrets."
                 )
     if configuration.manage_tokens:
         path = _path(configuration.manage_tokens_database, databases)

@@ -200,3 +200,21 @@ def test_a_secret_file_that_is_none(terminal: Terminal) -> None:
         assert "chmod" not in done.out
         assert "UTF-8" not in done.out
         assert done.out.count("Problem: ") == 1
+
+
+@needs_1_0
+def test_the_section_of_datasette_secrets_is_read_too(terminal: Terminal) -> None:
+    key = generate_key()
+    store_secret(terminal, key, "API_KEY")
+    where = ("--database", "secrets=secrets.db")
+    section = {"encryption-key": key, "database": "secrets"}
+    assert check(terminal, {"plugins": {"datasette-secrets": section}}, *where).out == "No problems found.\n"
+    own = {"tokens": [{"token": "a-hard-coded-token", "actor": {"id": "bot"}}]}
+    section["encryption-key"] = generate_key()
+    done = check(terminal, {"plugins": {"asgi-token-auth": own, "datasette-secrets": section}}, *where, code=1)
+    assert "'API_KEY' (version 1) cannot be decrypted" in done.out
+    own["secrets"] = {"encryption_key": key, "database": "secrets"}  # type: ignore[assignment]
+    check(terminal, {"plugins": {"asgi-token-auth": own, "datasette-secrets": section}}, *where)
+    section["database"] = "_internal"
+    done = check(terminal, {"plugins": {"datasette-secrets": section}})
+    assert "The database of secrets was not checked" in done.out
