@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asgi import Clock
 from cryptography.fernet import Fernet
+from places import Place, only_sqlite
 
 from asgi_token_auth import (
     ConfigurationError,
@@ -32,44 +33,46 @@ pytestmark = pytest.mark.anyio
 KEY, NEWER = generate_key(), generate_key()
 
 
-class Place:
-    """A file of secrets and the environment around it."""
+class Home:
+    """Where secrets are kept, and the environment around it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "secrets.db"
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.environ: dict[str, str] = {}
         self.clock = Clock(1_800_000_000.0)
 
     def store(self, key: Any = KEY, **more: Any) -> SecretStore:
-        return SecretStore(SQLite(self.path), encryption_key=key, environ=self.environ, clock=self.clock, **more)
+        return SecretStore(self.place.database(), encryption_key=key, environ=self.environ, clock=self.clock, **more)
 
     def sql(self, statement: str, *parameters: object) -> list[Any]:
-        """What an operator, or an accident, does to the file from outside."""
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            return connection.execute(statement, parameters).fetchall()
-        finally:
-            connection.close()
+        """What an operator, or an accident, does from outside."""
+        return self.place.run(statement, *parameters)
 
     def rows(self) -> list[Any]:
         return self.sql("select * from datasette_secrets order by id")
 
+    @property
+    def path(self) -> Path:
+        database = self.place.database()
+        assert isinstance(database, SQLite)
+        return database._path
+
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def home(place: Place) -> Home:
+    return Home(place)
 
 
 @pytest.fixture
-async def store(place: Place, anyio_backend: str) -> AsyncIterator[SecretStore]:
-    async with place.store(secrets=[Secret("API_KEY", "For the API", "https://example.com/", "Get one")]) as store:
+async def store(home: Home, anyio_backend: str) -> AsyncIterator[SecretStore]:
+    async with home.store(secrets=[Secret("API_KEY", "For the API", "https://example.com/", "Get one")]) as store:
         yield store
 
 
 # Set and get
 
 
-async def test_a_secret_is_set_read_and_described(store: SecretStore, place: Place) -> None:
+async def test_a_secret_is_set_read_and_described(store: SecretStore, home: Home) -> None:
     assert await store.get_secret("API_KEY") is None
     record = await store.set("API_KEY", "s3cret välue\n", note="from the vendor", by="alice")
     assert record == SecretRecord(
@@ -93,9 +96,9 @@ async def test_a_secret_is_set_read_and_described(store: SecretStore, place: Pla
     assert await store.get_secret("API_KEY") == "s3cret välue\n"
 
 
-async def test_each_value_is_a_new_version_and_the_newest_counts(store: SecretStore, place: Place) -> None:
+async def test_each_value_is_a_new_version_and_the_newest_counts(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one", note="first", by="alice")
-    place.clock.now += 60
+    home.clock.now += 60
     record = await store.set("API_KEY", "two", by="bob")
     # The note stays unless another one is given.
     assert (record.version, record.note, record.updated_by) == (2, "first", "bob")
@@ -107,12 +110,12 @@ async def test_each_value_is_a_new_version_and_the_newest_counts(store: SecretSt
         (1, "first", 1_800_000_000, "alice"),
     ]
     # As datasette-secrets does, the earlier values stay, encrypted.
-    assert [len(blob) > 50 for (blob,) in place.sql("select encrypted from datasette_secrets")] == [True] * 3
+    assert [len(blob) > 50 for (blob,) in home.sql("select encrypted from datasette_secrets")] == [True] * 3
 
 
-async def test_a_note_is_changed_alone(store: SecretStore, place: Place) -> None:
+async def test_a_note_is_changed_alone(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one", by="alice")
-    place.clock.now += 60
+    home.clock.now += 60
     record = await store.set_note("API_KEY", "rotate in May", by="bob")
     assert (record.version, record.note) == (1, "rotate in May")
     assert (record.created_at, record.created_by) == (1_800_000_000, "alice")
@@ -123,11 +126,11 @@ async def test_a_note_is_changed_alone(store: SecretStore, place: Place) -> None
         await store.set_note("OTHER", "x")
 
 
-async def test_registered_and_stored_secrets_are_listed_by_name(store: SecretStore, place: Place) -> None:
+async def test_registered_and_stored_secrets_are_listed_by_name(store: SecretStore, home: Home) -> None:
     store.register(Secret("Z"), Secret("API_KEY", "another description"), Secret("M"))
     await store.set("M", "value")
     await store.set("C", "value")
-    place.environ["DATASETTE_SECRETS_Z"] = "from outside"
+    home.environ["DATASETTE_SECRETS_Z"] = "from outside"
     assert [(r.name, r.registered, r.source) for r in await store.list()] == [
         ("API_KEY", True, None),
         ("C", False, "stored"),
@@ -142,41 +145,42 @@ async def test_registered_and_stored_secrets_are_listed_by_name(store: SecretSto
     assert await store.history("Z") == []
 
 
-async def test_the_environment_goes_before_what_is_stored(store: SecretStore, place: Place) -> None:
+async def test_the_environment_goes_before_what_is_stored(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "stored")
-    place.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
+    home.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
     assert await store.get_secret("API_KEY") == "from outside"
     assert (await store.get("API_KEY")).source == "environment"
     assert (await store.get("API_KEY")).version == 1
-    place.environ["DATASETTE_SECRETS_API_KEY"] = ""
+    home.environ["DATASETTE_SECRETS_API_KEY"] = ""
     assert await store.get_secret("API_KEY") == "stored"
 
 
-async def test_the_environment_needs_neither_database_nor_key(place: Place, tmp_path: Path) -> None:
-    place.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
-    store = place.store(None)
+@only_sqlite
+async def test_the_environment_needs_neither_database_nor_key(home: Home, tmp_path: Path) -> None:
+    home.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
+    store = home.store(None)
     assert await store.get_secret("API_KEY") == "from outside"
-    assert not place.path.exists()
+    assert not home.path.exists()
     async with store:
         assert await store.get_secret("OTHER") is None
         with pytest.raises(ConfigurationError, match="no encryption key; configure one"):
             await store.set("OTHER", "value")
         with pytest.raises(ConfigurationError, match="no encryption key"):
             await store.rotate()
-    assert place.rows() == []
+    assert home.rows() == []
 
 
 # Delete
 
 
-async def test_a_deleted_secret_leaves_who_and_when_and_no_value(store: SecretStore, place: Place) -> None:
+async def test_a_deleted_secret_leaves_who_and_when_and_no_value(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one", by="alice")
     await store.set("API_KEY", "two", by="bob")
-    place.clock.now += 60
+    home.clock.now += 60
     record = await store.delete("API_KEY", by="carol")
     assert (record.source, record.version, record.updated_by) == (None, None, None)
     assert await store.get_secret("API_KEY") is None
-    assert place.sql("select encrypted, deleted_by from datasette_secrets") == [(b"", "carol")] * 2
+    assert home.sql("select encrypted, deleted_by from datasette_secrets") == [(b"", "carol")] * 2
     assert [(v.version, v.created_by, v.deleted_at, v.deleted_by) for v in await store.history("API_KEY")] == [
         (2, "bob", 1_800_000_060, "carol"),
         (1, "alice", 1_800_000_060, "carol"),
@@ -190,18 +194,18 @@ async def test_a_deleted_secret_leaves_who_and_when_and_no_value(store: SecretSt
 
 
 async def test_no_earlier_version_comes_back_when_the_newest_was_deleted_from_outside(
-    store: SecretStore, place: Place
+    store: SecretStore, home: Home
 ) -> None:
     await store.set("API_KEY", "one")
     await store.set("API_KEY", "two")
-    place.sql("update datasette_secrets set deleted_at = '2026-01-01 00:00:00' where version = 2")
+    home.sql("update datasette_secrets set deleted_at = '2026-01-01 00:00:00' where version = 2")
     assert await store.get_secret("API_KEY") is None
     assert (await store.get("API_KEY")).source is None
     assert [record.source for record in await store.list()] == [None]
 
 
-async def test_what_comes_from_the_environment_cannot_be_deleted_here(store: SecretStore, place: Place) -> None:
-    place.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
+async def test_what_comes_from_the_environment_cannot_be_deleted_here(store: SecretStore, home: Home) -> None:
+    home.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
     with pytest.raises(SecretNotFound, match="environment variable DATASETTE_SECRETS_API_KEY"):
         await store.delete("API_KEY")
 
@@ -209,22 +213,22 @@ async def test_what_comes_from_the_environment_cannot_be_deleted_here(store: Sec
 # Use
 
 
-async def test_uses_are_written_later_and_never_backwards(store: SecretStore, place: Place) -> None:
+async def test_uses_are_written_later_and_never_backwards(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one")
-    before = place.rows()
+    before = home.rows()
     for actor in ("alice", None, "bob"):
-        place.clock.now += 10
+        home.clock.now += 10
         await store.get_secret("API_KEY", actor)
-    assert place.rows() == before
+    assert home.rows() == before
     await store.flush()
     record = await store.get("API_KEY")
     assert (record.last_used_at, record.last_used_by) == (1_800_000_030, "bob")
-    assert place.sql("select last_used_at from datasette_secrets") == [("2027-01-15 08:00:30",)]
-    place.clock.now -= 3_600
+    assert home.sql("select last_used_at from datasette_secrets") == [("2027-01-15 08:00:30",)]
+    home.clock.now -= 3_600
     await store.get_secret("API_KEY", "mallory")
     await store.flush()
     assert (await store.get("API_KEY")).last_used_by == "bob"
-    place.clock.now += 7_200
+    home.clock.now += 7_200
     await store.get_secret("API_KEY")
     await store.flush()
     assert (await store.get("API_KEY")).last_used_by is None
@@ -232,9 +236,10 @@ async def test_uses_are_written_later_and_never_backwards(store: SecretStore, pl
     assert (await store.set("API_KEY", "two")).last_used_at is None
 
 
-async def test_a_secret_is_given_although_its_use_cannot_be_written(store: SecretStore, place: Place) -> None:
+@only_sqlite
+async def test_a_secret_is_given_although_its_use_cannot_be_written(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one")
-    place.path.chmod(0o400)
+    home.path.chmod(0o400)
     assert await store.get_secret("API_KEY", 5) == "one"  # type: ignore[arg-type]
     assert await store.get_secret("API_KEY", "\ud800") == "one"
 
@@ -242,21 +247,22 @@ async def test_a_secret_is_given_although_its_use_cannot_be_written(store: Secre
 # Wrong keys, damage
 
 
-async def test_a_wrong_or_missing_key_names_the_secret_and_gives_no_earlier_version(place: Place) -> None:
-    async with place.store() as store:
+async def test_a_wrong_or_missing_key_names_the_secret_and_gives_no_earlier_version(home: Home) -> None:
+    async with home.store() as store:
         await store.set("API_KEY", "one")
-    async with place.store([KEY, NEWER]) as store:
+    async with home.store([KEY, NEWER]) as store:
         assert await store.get_secret("API_KEY") == "one"
         await store.set("API_KEY", "two")
-    async with place.store() as store:
+    async with home.store() as store:
         with pytest.raises(SecretUnreadable, match=r"'API_KEY' \(version 2\) cannot be decrypted.*add the key"):
             await store.get_secret("API_KEY")
-    async with place.store(None) as store:
+    async with home.store(None) as store:
         with pytest.raises(SecretUnreadable, match="'API_KEY' is stored encrypted, and there is no encryption key"):
             await store.get_secret("API_KEY")
         assert [record.source for record in await store.list()] == ["stored"]
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -271,44 +277,45 @@ async def test_a_wrong_or_missing_key_names_the_secret_and_gives_no_earlier_vers
     ],
 )
 async def test_a_damaged_row_is_named_and_harms_no_other(
-    store: SecretStore, place: Place, change: str, sentence: str
+    store: SecretStore, home: Home, change: str, sentence: str
 ) -> None:
     await store.set("API_KEY", "one")
     await store.set("API_KEY", "two")
     await store.set("OTHER", "fine")
-    place.sql(f"update datasette_secrets set {change} where name = 'API_KEY' and version = 2")
+    home.sql(f"update datasette_secrets set {change} where name = 'API_KEY' and version = 2")
     with pytest.raises(SecretUnreadable, match=f"'API_KEY'.*{sentence}.*set it again"):
         await store.get_secret("API_KEY")
-    before = place.rows()
+    before = home.rows()
     with pytest.raises(SecretUnreadable, match="'API_KEY'"):
         await store.rotate()
-    assert place.rows() == before
+    assert home.rows() == before
     assert await store.get_secret("OTHER") == "fine"
     assert len(await store.list()) == 2
     assert len(await store.history("API_KEY")) == 2
 
 
-async def test_a_row_copied_over_another_is_found(store: SecretStore, place: Place) -> None:
+async def test_a_row_copied_over_another_is_found(store: SecretStore, home: Home) -> None:
     for name in ("API_KEY", "OTHER"):
         await store.set(name, f"value of {name}")
     await store.set("API_KEY", "newer")
-    place.sql("update datasette_secrets set encrypted = (select encrypted from datasette_secrets where name = 'OTHER')")
+    home.sql("update datasette_secrets set encrypted = (select encrypted from datasette_secrets where name = 'OTHER')")
     with pytest.raises(SecretUnreadable, match=r"'API_KEY' \(version 2\) holds the value of another secret"):
         await store.get_secret("API_KEY")
     assert await store.get_secret("OTHER") == "value of OTHER"
 
 
-async def test_an_old_version_cannot_be_made_the_newest(store: SecretStore, place: Place) -> None:
+async def test_an_old_version_cannot_be_made_the_newest(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one")
     await store.set("API_KEY", "two")
-    place.sql("update datasette_secrets set version = 3 where version = 1")
+    home.sql("update datasette_secrets set version = 3 where version = 1")
     with pytest.raises(SecretUnreadable, match="another secret or version"):
         await store.get_secret("API_KEY")
 
 
-async def test_times_and_texts_that_are_none_are_shown_as_unknown(store: SecretStore, place: Place) -> None:
+@only_sqlite
+async def test_times_and_texts_that_are_none_are_shown_as_unknown(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one")
-    place.sql(
+    home.sql(
         "update datasette_secrets set note = 5, created_at = 'soon', created_by = x'ff', updated_at = 7, "
         "last_used_at = null"
     )
@@ -320,17 +327,17 @@ async def test_times_and_texts_that_are_none_are_shown_as_unknown(store: SecretS
 # Rotation
 
 
-async def test_rotation_makes_the_old_key_needless_for_every_version(place: Place) -> None:
-    async with place.store() as store:
+async def test_rotation_makes_the_old_key_needless_for_every_version(home: Home) -> None:
+    async with home.store() as store:
         for value in ("one", "two"):
             await store.set("API_KEY", value)
         await store.set("OTHER", "three")
         await store.delete("OTHER")
-    async with place.store([KEY, NEWER]) as store:
+    async with home.store([KEY, NEWER]) as store:
         await store.set("NEW", "four")
         assert await store.rotate(by="alice") == Rotation(rewritten=2, unchanged=1)
         assert await store.rotate() == Rotation(rewritten=0, unchanged=3)
-    async with place.store(NEWER) as store:
+    async with home.store(NEWER) as store:
         assert await store.get_secret("API_KEY") == "two"
         assert await store.get_secret("NEW") == "four"
         assert await store.rotate() == Rotation(rewritten=0, unchanged=3)
@@ -339,9 +346,9 @@ async def test_rotation_makes_the_old_key_needless_for_every_version(place: Plac
         assert (record.updated_at, record.version) == (1_800_000_000, 2)
 
 
-async def test_rotation_binds_what_datasette_secrets_wrote(store: SecretStore, place: Place) -> None:
+async def test_rotation_binds_what_datasette_secrets_wrote(store: SecretStore, home: Home) -> None:
     for name in ("A", "B"):
-        place.sql(
+        home.sql(
             "insert into datasette_secrets (name, version, note, encrypted, encryption_key_name) "
             "values (?, 1, '', ?, 'default')",
             name,
@@ -350,22 +357,22 @@ async def test_rotation_binds_what_datasette_secrets_wrote(store: SecretStore, p
     assert await store.get_secret("A") == "value of A"
     assert await store.rotate() == Rotation(rewritten=2, unchanged=0)
     assert await store.get_secret("A") == "value of A"
-    place.sql("update datasette_secrets set encrypted = (select encrypted from datasette_secrets where name = 'B')")
+    home.sql("update datasette_secrets set encrypted = (select encrypted from datasette_secrets where name = 'B')")
     with pytest.raises(SecretUnreadable, match="another secret"):
         await store.get_secret("A")
 
 
-async def test_rotation_stops_at_one_that_cannot_be_read_and_changes_nothing(place: Place) -> None:
-    async with place.store() as store:
+async def test_rotation_stops_at_one_that_cannot_be_read_and_changes_nothing(home: Home) -> None:
+    async with home.store() as store:
         for number in range(10):
             await store.set(f"S{number}", "value")
-    async with place.store(generate_key()) as store:
+    async with home.store(generate_key()) as store:
         await store.set("S5", "another key")
-    before = place.rows()
-    async with place.store([KEY, NEWER]) as store:
+    before = home.rows()
+    async with home.store([KEY, NEWER]) as store:
         with pytest.raises(SecretUnreadable, match=r"'S5' \(version 2\)"):
             await store.rotate()
-    assert place.rows() == before
+    assert home.rows() == before
 
 
 # Input
@@ -387,7 +394,7 @@ async def test_rotation_stops_at_one_that_cannot_be_read_and_changes_nothing(pla
         (b"bytes", "must be text"),
     ],
 )
-async def test_a_name_that_cannot_be_one_is_refused(store: SecretStore, place: Place, name: Any, sentence: str) -> None:
+async def test_a_name_that_cannot_be_one_is_refused(store: SecretStore, home: Home, name: Any, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         await store.set(name, "value")
     with pytest.raises(ConfigurationError, match=sentence):
@@ -399,7 +406,7 @@ async def test_a_name_that_cannot_be_one_is_refused(store: SecretStore, place: P
             await call(name)
     with pytest.raises(SecretNotFound):
         await store.set_note(name, "note")
-    assert place.rows() == []
+    assert home.rows() == []
 
 
 @pytest.mark.parametrize("name", ["a/b", "a b", "../x", "äöü 日本語 🔑", "%", "'; drop table x; --", "x" * 200, "a=b"])
@@ -427,13 +434,13 @@ async def test_unusual_names_work(store: SecretStore, name: str) -> None:
     ],
 )
 async def test_a_value_that_cannot_be_one_is_refused_and_not_quoted(
-    store: SecretStore, place: Place, value: Any, sentence: str
+    store: SecretStore, home: Home, value: Any, sentence: str
 ) -> None:
     with pytest.raises(InvalidInput, match=sentence) as refused:
         await store.set("API_KEY", value)
     assert len(str(refused.value)) < 200
     assert KEY not in str(refused.value)
-    assert place.rows() == []
+    assert home.rows() == []
 
 
 async def test_the_longest_value_and_note_work(store: SecretStore) -> None:
@@ -442,7 +449,7 @@ async def test_the_longest_value_and_note_work(store: SecretStore) -> None:
 
 
 @pytest.mark.parametrize("note", ["x" * 101, "\0", "\ud800", 5, KEY])
-async def test_a_note_that_cannot_be_one_is_refused(store: SecretStore, place: Place, note: Any) -> None:
+async def test_a_note_that_cannot_be_one_is_refused(store: SecretStore, home: Home, note: Any) -> None:
     await store.set("API_KEY", "one", note="before")
     with pytest.raises(InvalidInput):
         await store.set_note("API_KEY", note)
@@ -451,7 +458,7 @@ async def test_a_note_that_cannot_be_one_is_refused(store: SecretStore, place: P
     assert [(v.version, v.note) for v in await store.history("API_KEY")] == [(1, "before")]
 
 
-async def test_whoever_changes_a_secret_has_an_id(store: SecretStore, place: Place) -> None:
+async def test_whoever_changes_a_secret_has_an_id(store: SecretStore, home: Home) -> None:
     await store.set("API_KEY", "one")
     for call in (
         store.set("API_KEY", "two", by=""),
@@ -461,7 +468,7 @@ async def test_whoever_changes_a_secret_has_an_id(store: SecretStore, place: Pla
     ):
         with pytest.raises(InvalidInput, match="actor id"):
             await call
-    assert len(place.rows()) == 1
+    assert len(home.rows()) == 1
 
 
 @pytest.mark.parametrize(
@@ -473,49 +480,50 @@ async def test_what_is_registered_is_text(store: SecretStore, secret: Secret, se
         store.register(secret)
 
 
-def test_a_bad_key_or_table_stops_the_construction(place: Place) -> None:
+def test_a_bad_key_or_table_stops_the_construction(home: Home) -> None:
     with pytest.raises(ConfigurationError, match="44 characters"):
-        place.store("too short")
+        home.store("too short")
     with pytest.raises(ConfigurationError, match="table"):
-        place.store(table="x; drop")
+        home.store(table="x; drop")
     with pytest.raises(ConfigurationError, match="give a database"):
         SecretStore("secrets.db", encryption_key=KEY)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("column", ["note", "name"])
-async def test_a_key_inside_of_its_own_table_stops_the_start(place: Place, column: str) -> None:
-    async with place.store() as store:
+async def test_a_key_inside_of_its_own_table_stops_the_start(home: Home, column: str) -> None:
+    async with home.store() as store:
         await store.set("API_KEY", "one")
-    place.sql(f"update datasette_secrets set {column} = ?", f"key: {KEY}")
+    home.sql(f"update datasette_secrets set {column} = ?", f"key: {KEY}")
     with pytest.raises(ConfigurationError, match="stands in a name or note") as refused:
-        await place.store().open()
+        await home.store().open()
     assert KEY not in str(refused.value)
     # The mend, which needs no key.
-    async with place.store(None) as store:
+    async with home.store(None) as store:
         [record] = await store.list()
         await store.delete(record.name)
-    place.sql("delete from datasette_secrets")
-    async with place.store():
+    home.sql("delete from datasette_secrets")
+    async with home.store():
         pass
 
 
 # Together
 
 
-async def test_two_people_who_set_at_once_both_land(place: Place) -> None:
-    async with place.store() as one, place.store() as two:
+async def test_two_people_who_set_at_once_both_land(home: Home) -> None:
+    async with home.store() as one, home.store() as two:
         await asyncio.gather(*(s.set("API_KEY", f"{n}", by=f"p{n}") for n, s in enumerate([one, two] * 20)))
         history = await one.history("API_KEY")
     assert [version.version for version in history] == list(range(40, 0, -1))
     assert {version.created_by for version in history} == {f"p{n}" for n in range(40)}
 
 
+@only_sqlite
 async def test_a_locked_database_is_a_sentence_and_nothing_is_lost(
-    store: SecretStore, place: Place, monkeypatch: pytest.MonkeyPatch
+    store: SecretStore, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_token_auth.databases.sqlite._WRITE_PATIENCE", 0.05)
     await store.set("API_KEY", "one", note="n")
-    connection = sqlite3.connect(place.path, isolation_level=None)
+    connection = sqlite3.connect(home.path, isolation_level=None)
     try:
         connection.execute("begin immediate")
         for call in (
@@ -533,11 +541,12 @@ async def test_a_locked_database_is_a_sentence_and_nothing_is_lost(
     assert [(v.version, v.note) for v in await store.history("API_KEY")] == [(1, "n")]
 
 
-async def test_nothing_of_a_value_or_key_is_in_the_file_or_in_a_repr(store: SecretStore, place: Place) -> None:
+@only_sqlite
+async def test_nothing_of_a_value_or_key_is_in_the_file_or_in_a_repr(store: SecretStore, home: Home) -> None:
     record = await store.set("API_KEY", "a-value-to-look-for")
     assert "a-value-to-look-for" not in repr(record)
     assert KEY not in repr(store) + repr(vars(store))
     await store.close()
-    for file in place.path.parent.iterdir():
+    for file in home.path.parent.iterdir():
         for text in (b"a-value-to-look-for", KEY.encode()):
             assert text not in file.read_bytes()
