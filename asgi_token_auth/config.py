@@ -10,10 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from asgi_token_auth.authentication import Actor, CallableSource, Source
 from asgi_token_auth.bearer import QueryParameter
+from asgi_token_auth.databases.address import database_at, is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
@@ -27,6 +28,9 @@ from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tokens import SecretInput, SigningSecrets
 
 logger = logging.getLogger("asgi_token_auth")
+
+#: Names, and what they stand for: a path, a DSN or a database.
+Databases: TypeAlias = Mapping[str, str | os.PathLike[str] | Database]
 
 #: The actions that people may be allowed.
 ACTIONS: Final = ("auth-tokens-create", "auth-tokens-view-all", "auth-tokens-revoke-all", "manage-secrets")
@@ -87,7 +91,7 @@ def from_config(
     app: ASGIApp,
     config: Mapping[str, Any] | str | os.PathLike[str],
     *,
-    databases: Mapping[str, str | os.PathLike[str] | Database] | None = None,
+    databases: Databases | None = None,
     secret: SecretInput | None = None,
     signed_in: SignedIn | None = None,
 ) -> TokenAuthMiddleware:
@@ -95,7 +99,7 @@ def from_config(
 
     Args:
         config: the block, or the path of a ``.json`` or ``.toml`` file that holds it.
-        databases: the databases that the block names: a path, or a ``Database``.
+        databases: the databases that the block names: a path, a PostgreSQL DSN, or a ``Database``.
         secret: signs managed and signed tokens. Default: the block's ``secret``, then DATASETTE_SECRET.
         signed_in: the app's own way to say who is asking, an async function of the scope.
 
@@ -112,7 +116,7 @@ def from_config(
         raise ConfigurationError(
             "secret: has no effect with signed_tokens: false and without manage_tokens; remove it."
         )
-    opened = _databases(databases)
+    opened = read_databases(databases)
     signing = _signing(configuration, configuration.secret if secret is None else secret)
     store = None
     if configuration.manage_tokens:
@@ -524,7 +528,12 @@ def _keys(value: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _databases(databases: Mapping[str, str | os.PathLike[str] | Database] | None) -> dict[str, Database]:
+def read_databases(databases: Databases | None) -> dict[str, Database]:
+    """The databases that a block may name.
+
+    Raises:
+        ConfigurationError: one of them can be none.
+    """
     if databases is not None and not isinstance(databases, Mapping):
         raise ConfigurationError(
             'databases: give an object from name to database, for example {"tokens": "tokens.db"}.'
@@ -532,34 +541,44 @@ def _databases(databases: Mapping[str, str | os.PathLike[str] | Database] | None
     opened: dict[str, Database] = {}
     for name, given in (databases or {}).items():
         where = f"databases.{name}"
-        if isinstance(given, str) and given.startswith(("postgres://", "postgresql://")):
-            raise ConfigurationError(f"{where}: this release keeps tokens in SQLite; give the path of a file.")
-        if isinstance(given, str) and "://" in given:
-            raise ConfigurationError(f"{where}: there is no such kind of database; give the path of a SQLite file.")
         if isinstance(given, (str, os.PathLike)):
             try:
-                opened[name] = SQLite(given)
+                opened[name] = database_at(given)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{where}: {error}") from error
         elif hasattr(given, "transaction") and hasattr(given, "lookup"):
             opened[name] = given
         else:
-            raise ConfigurationError(f"{where}: must be the path of a file or a Database, not {_kind(given)}.")
+            raise ConfigurationError(f"{where}: must be a path, a PostgreSQL DSN or a Database, not {_kind(given)}.")
     return opened
 
 
 def _database(databases: dict[str, Database], name: str | None, key: str) -> Database:
-    known = ", ".join(sorted(databases))
+    known = ", ".join(sorted(name for name in databases if not is_dsn(name)))
     if name is None:
         if len(databases) == 1:
             return next(iter(databases.values()))
         if not databases:
             raise ConfigurationError(f'{key}: no database is known; pass databases={{"tokens": "tokens.db"}}.')
         raise ConfigurationError(f"{key}: name one of the databases: {known}.")
-    if name not in databases:
-        # The name is not repeated: it may be a connection string with a password, given in the wrong place.
-        raise ConfigurationError(f"{key}: names no entry of databases=; they are: {known or 'none'}.")
-    return databases[name]
+    if name in databases:
+        return databases[name]
+    if is_dsn(name):
+        return databases.setdefault(name, database_by_dsn(name, key))
+    # The name is not repeated: it may be a connection string with a password, given in the wrong place.
+    raise ConfigurationError(f"{key}: names no entry of databases=; they are: {known or 'none'}.")
+
+
+def database_by_dsn(dsn: str, key: str) -> Database:
+    """The PostgreSQL database that a key of the block has in place of a name.
+
+    Raises:
+        ConfigurationError: naming the key.
+    """
+    try:
+        return database_at(dsn)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{key}: {error}") from error
 
 
 def _reading(database: Database) -> Database:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import postgres
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from asgi_token_auth import Secret, from_config, secret_store_of
 from asgi_token_auth.authentication import Authenticated, Credential, Source
 from asgi_token_auth.config import MAX_CONFIG_FILE, MAX_SECRET_FILE, Configuration, build_sources, read_configuration
+from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
@@ -145,8 +147,12 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "query has another key": ({"query": {**QUERY, "db": "app"}}, "query.db: there is no such key"),
     "query.database is a number": ({"query": {**QUERY, "database": 5}}, "query.database: give the name"),
     "query.database is unknown": (
-        {"query": {**QUERY, "database": f"postgres://me:{HIDDEN}@host/db"}},
+        {"query": {**QUERY, "database": f"mysql://me:{HIDDEN}@host/db"}},
         "query.database: names no entry of databases=; they are: app, tokens",
+    ),
+    "query.database is a DSN that cannot be read": (
+        {"query": {**QUERY, "database": f"postgres://me:{HIDDEN}?@host/db"}},
+        "query.database: dsn: it cannot be read",
     ),
     "query.database is needed": (
         {"query": {"sql": QUERY["sql"]}},
@@ -277,13 +283,13 @@ def test_a_broken_block_stops_the_start_by_its_key_and_tells_no_value(block: Any
 
 BROKEN_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "databases is a list": ({"databases": ["tokens.db"]}, "databases: give an object"),
-    "a database is a number": ({"databases": {"tokens": 5}}, "databases.tokens: must be the path"),
-    "a database is null": ({"databases": {"tokens": None}}, "databases.tokens: must be the path"),
+    "a database is a number": ({"databases": {"tokens": 5}}, "databases.tokens: must be a path"),
+    "a database is null": ({"databases": {"tokens": None}}, "databases.tokens: must be a path"),
     "a database in memory": ({"databases": {"tokens": ":memory:"}}, "databases.tokens: SQLite: give the path"),
     "a database without a path": ({"databases": {"tokens": ""}}, "databases.tokens: SQLite: give the path"),
-    "a database that this release cannot use": (
-        {"databases": {"tokens": f"postgresql://me:{HIDDEN}@host/db"}},
-        "databases.tokens: this release keeps tokens in SQLite",
+    "a DSN that cannot be read": (
+        {"databases": {"tokens": f"postgresql://me:{HIDDEN}/@host/db"}},
+        "databases.tokens: dsn: it cannot be read",
     ),
     "secret is short": ({"secret": HIDDEN}, "secret: is shorter than 16"),
     "secret is empty": ({"secret": ""}, "secret: is shorter than 16"),
@@ -814,3 +820,32 @@ def test_no_repr_of_a_configuration_tells_a_secret() -> None:
 
 async def _nobody(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("no request is sent")
+
+
+@pytest.mark.parametrize("as_name", [True, False], ids=["a name", "a DSN in place of a name"])
+async def test_tokens_and_the_query_live_in_postgresql(
+    postgres_server: postgres.Server, as_name: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = f"config_{as_name}".lower()
+    postgres_server.run(
+        f"create schema {schema}; create table {schema}.sensors (id integer primary key, name text, secret text); "
+        f"insert into {schema}.sensors values (4, 'Greenhouse', 'open-sesame')"
+    )
+    dsn = f"{postgres_server.dsn()}&search_path={schema}"
+    monkeypatch.setenv("TOKENS_DSN", dsn)
+    name: Any = "tokens" if as_name else {"$env": "TOKENS_DSN"}
+    sql = "select id as actor_id, name as actor_name, secret as token_secret from sensors where id = :token_id"
+    block = {
+        "manage_tokens": True,
+        "manage_tokens_database": name,
+        "query": {"sql": sql, "database": name},
+    }
+    app = from_config(whoami, block, databases={"tokens": dsn} if as_name else None, secret=SECRET)
+    async with TokenStore(Postgres(dsn), secret=SECRET) as store:
+        issued = await store.issue("ann")
+        assert (await actor_of(app, issued.token))["id"] == "ann"
+        assert (await actor_of(app, "4-open-sesame"))["id"] == 4
+        assert [(await ask(app, token)).status_code for token in ("4-wrong", "four-open-sesame")] == [401, 401]
+        await store.revoke(issued.record.id, owner="ann")
+        assert (await ask(app, issued.token)).status_code == 401
+    postgres_server.run(f"drop schema {schema} cascade")

@@ -18,6 +18,7 @@ from datasette.utils import StartupError
 from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.config import Databases, read_databases
 from asgi_token_auth.datasette import pages, secrets
 from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
@@ -47,12 +48,16 @@ _TABLE_ACTIONS: Final = frozenset(
 )
 
 
-def wrap_datasette(datasette: Any, config: Mapping[str, Any] | None = None) -> TokenAuthMiddleware:
+def wrap_datasette(
+    datasette: Any, config: Mapping[str, Any] | None = None, *, databases: Databases | None = None
+) -> TokenAuthMiddleware:
     """Datasette's app with tokens in front of it, for a server of your own: ``uvicorn module:app``.
 
     Args:
         datasette: a ``Datasette`` that has not been started.
         config: the configuration block. ``None``: the instance's own, under ``plugins: asgi-token-auth``.
+        databases: more databases that the block may name than those which are attached: a path, a PostgreSQL DSN or
+            a ``Database``.
 
     Raises:
         ConfigurationError: the block cannot work, there is none, a database that it names is not attached yet, or
@@ -72,6 +77,7 @@ def wrap_datasette(datasette: Any, config: Mapping[str, Any] | None = None) -> T
             f"Nothing is configured: pass config=, or put the block under plugins: {PLUGIN} in Datasette's "
             f"{'configuration' if IS_1_0 else 'metadata'}."
         )
+    instance.databases.update(read_databases(databases))
     return instance.middleware(datasette.app())
 
 

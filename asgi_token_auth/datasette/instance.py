@@ -14,7 +14,8 @@ from datasette.utils import add_cors_headers
 
 from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.bearer import Refusal
-from asgi_token_auth.config import Configuration, build_sources
+from asgi_token_auth.config import Configuration, build_sources, database_by_dsn
+from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.trigrams import index_tables
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block, with_secrets
@@ -92,6 +93,8 @@ class Instance:
     def __init__(self, datasette: Any, configuration: Configuration) -> None:
         self.datasette = datasette
         self.configuration = configuration
+        #: Databases that are not Datasette's, by the names or DSNs that the block has for them.
+        self.databases: dict[str, Database] = {}
         self.managed: ManagedTokens | None = None
         self._sources: list[Source | CallableSource] | None = None
         self._pages: TokenPages | None = None
@@ -122,6 +125,8 @@ class Instance:
     def _names_of(self, name: str | None) -> list[str]:
         """All names of the database ``name``, or of the internal one: one file may be attached several times."""
         databases = self.datasette.databases
+        if name in self.databases or is_dsn(name):
+            return []
         kept = self.datasette.get_internal_database() if name is None else databases.get(name)
         return [
             known
@@ -301,7 +306,18 @@ class Instance:
             return None
         return SignedTokens(self._secrets, max_ttl=self.configuration.max_signed_tokens_ttl)
 
+    def _elsewhere(self, name: str | None, key: str) -> Database | None:
+        """A database that is not Datasette's: one given to ``wrap_datasette``, or a DSN in place of a name."""
+        if name is None:
+            return None
+        if name not in self.databases and is_dsn(name):
+            # One object for all who name it, because it has connections of its own.
+            self.databases[name] = database_by_dsn(name, key)
+        return self.databases.get(name)
+
     def _store_database(self, name: str | None, key: str, kept: str) -> Database:
+        if (elsewhere := self._elsewhere(name, key)) is not None:
+            return elsewhere
         if name is None:
             internal = self.datasette.get_internal_database()
             if internal.is_temp_disk:
@@ -322,13 +338,17 @@ class Instance:
 
     def _query_database(self) -> Database:
         name = self.configuration.query_database
+        if (elsewhere := self._elsewhere(name, "query.database")) is not None:
+            return elsewhere
         attached = self.datasette.get_database() if name is None else self._attached(name, "query.database")
         return AttachedDatabase(attached, self.ensure_started)
 
     def _attached(self, name: str, key: str) -> Any:
         if name not in self.datasette.databases:
-            known = ", ".join(sorted(self.datasette.databases)) or "none"
-            raise ConfigurationError(f"{key}: no database {name!r} is attached; attached: {known}.")
+            known = ", ".join(sorted({*self.datasette.databases, *self.databases})) or "none"
+            # A connection string in the wrong place may hold a password.
+            shown = "of this name" if "://" in name else repr(name)
+            raise ConfigurationError(f"{key}: no database {shown} is attached; attached: {known}.")
         return self.datasette.databases[name]
 
 

@@ -71,8 +71,8 @@ class SQLTokens:
     async def _check(self) -> tuple[str, ...]:
         try:
             # It must be whole by itself, and not only together with the words around it below.
-            await self._database.query(f"explain {self._sql}", {"token_id": ""}, timeout=10.0)
-            columns = await self._database.columns(self._sql, {"token_id": ""}, timeout=10.0)
+            await self._database.query(f"explain {self._sql}", {"token_id": None}, timeout=10.0)
+            columns = await self._database.columns(self._sql, {"token_id": None}, timeout=10.0)
         except StorageError as error:
             raise ConfigurationError(f"query.sql: the database refuses it; it must be one SELECT. {error}") from error
         if "token_secret" not in columns:
