@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import secret_sites
 from page_sites import KINDS, PATH, running
 
 from asgi_token_auth.web.cross_origin import cross_origin_reason
@@ -123,3 +124,36 @@ async def test_following_a_link_from_another_site_is_no_crime(tmp_path: Path, ki
         headers: dict[str, Any] = {**site.user("ann"), "sec-fetch-site": "cross-site", "origin": "https://x.net"}
         for method in ("GET", "HEAD"):
             assert (await site.client.request(method, PATH, headers=headers)).status_code == 200
+
+
+SECRET_BODIES = [
+    ("/A%2FB", "secret=x&note=y", "application/x-www-form-urlencoded"),
+    ("/A%2FB.json", '{"value": "x"}', "application/json"),
+    ("/SET", "secret=&note=y", "application/x-www-form-urlencoded"),
+    ("/SET.json", '{"note": "y"}', "application/json"),
+    ("/SET", "delete=1", "application/x-www-form-urlencoded"),
+    ("/SET.json", '{"delete": true}', "application/json"),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_another_site_changes_no_secret(tmp_path: Path, kind: str) -> None:
+    async with secret_sites.running(kind, tmp_path) as site:
+        for headers, passes in ON_ROUTES:
+            for path, body, content_type in SECRET_BODIES:
+                site.run_sql(f"delete from {site.store.table}")
+                await site.store.set("SET", "the value")
+                before = site.rows()
+                sent = {**site.user("ann"), "content-type": content_type, **headers}
+                answer = await site.client.post(secret_sites.PATH + path, headers=sent, content=body)
+                if passes:
+                    assert answer.status_code < 400, (path, headers, answer.text)
+                    assert site.rows() != before
+                else:
+                    assert answer.status_code == 403, (path, headers)
+                    assert site.rows() == before
+                    assert "location" not in answer.headers
+        for method in ("GET", "HEAD"):
+            sent = {**site.user("ann"), "sec-fetch-site": "cross-site", "origin": "https://x.net"}
+            assert (await site.client.request(method, secret_sites.PATH, headers=sent)).status_code == 200
