@@ -26,6 +26,9 @@ MANAGE: Final = "manage-secrets"
 
 SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", path=PATH, action=MANAGE)
 
+#: That a page lists; the JSON has all of them.
+_MOST_VERSIONS: Final = 50
+
 _JSON_FIELDS: Final = {"value", "note"}
 _FORM_FIELDS: Final = {"secret", "note", CSRF_FIELD}
 
@@ -92,6 +95,7 @@ class SecretPages:
             records=records,
             names=await self._names(records),
             link_to=link_to,
+            only_registered=self._only_registered,
             offers_more=self._store.can_encrypt and not self._only_registered,
             can_encrypt=self._store.can_encrypt,
         )
@@ -184,6 +188,7 @@ class SecretPages:
             no_key=None if self._store.can_encrypt else _NO_KEY,
             nobody_asks=self._only_registered and not (record and record.registered),
             max_note=MAX_NOTE,
+            most_versions=_MOST_VERSIONS,
         )
 
 

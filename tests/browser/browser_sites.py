@@ -1,4 +1,4 @@
-"""Real servers with the pages of tokens on them, and the browser that looks at them.
+"""Real servers with the pages of tokens and secrets on them, and the browser that looks at them.
 
     python tests/browser/browser_sites.py bare|datasette FOLDER [--tables N] [--seed]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -25,17 +26,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from asgi_token_auth import Restrictions, TokenStore, from_config
+from asgi_token_auth import Restrictions, Secret, SecretStore, TokenStore, from_config, secret_store_of
 from asgi_token_auth.databases.sqlite import SQLite
 
 SECRET = "a secret that is only used in tests"
 PATH = "/-/api/tokens"
+SECRETS = "/-/secrets"
+#: Made for these tests, and used for nothing else. Other keys can stand in ``keys.json`` in the folder of a site.
+KEY = "dGVzdHMgb25seSB0ZXN0cyBvbmx5IHRlc3RzIG9ubHk="
 TABLE = "_datasette_auth_tokens"
 NAMES = {"ada": "Ada Lovelace", "grace": "Grace Hopper", "linus": "Linus"}
 ALLOW = {
     "auth-tokens-create": {"id": ["ada", "grace", "root"]},
     "auth-tokens-view-all": {"id": "root"},
     "auth-tokens-revoke-all": {"id": "root"},
+    "manage-secrets": {"id": ["grace", "root"]},
 }
 SCOPES = {
     "reports:read": "Read reports",
@@ -43,6 +48,11 @@ SCOPES = {
     "orders:read": "Read orders",
     "orders:refund": "Refund orders",
 }
+ASKED = [
+    Secret("WEATHER_KEY", "Forecasts on the start page", "https://weather.example/account/keys", "Get a key"),
+    Secret("MAIL_PASSWORD", "Sends the monthly figures"),
+    Secret("MAP_KEY", "Aerial pictures of the beds", "https://maps.example/", "Sign up"),
+]
 DAY = 86_400
 
 # A server that runs as root needs the first; the others keep a test's browser from calling home.
@@ -86,18 +96,29 @@ class Site:
     def database(self) -> Path:
         return self.folder / "tokens.db"
 
+    def secret_url(self, path: str = "") -> str:
+        return self.address + SECRETS + path
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets.db"
+
     @contextmanager
     def broken(self) -> Iterator[None]:
-        """As long as this lasts, no token can be looked up."""
-        self._execute(f"alter table {TABLE} rename to moved_away")
+        """As long as this lasts, no token and no secret can be looked up."""
+        tables = [(self.database, TABLE), (self.secrets, "datasette_secrets")]
+        for file, table in tables:
+            _execute(file, f"alter table {table} rename to moved_away")
         try:
             yield
         finally:
-            self._execute(f"alter table moved_away rename to {TABLE}")
+            for file, table in tables:
+                _execute(file, f"alter table moved_away rename to {table}")
 
-    def _execute(self, sql: str) -> None:
-        with closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute(sql)
+
+def _execute(file: Path, sql: str) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(sql)
 
 
 @contextmanager
@@ -106,7 +127,11 @@ def running(kind: str, folder: Path, *options: str) -> Iterator[Site]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, __file__, kind, str(folder), *options], stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, __file__, kind, str(folder), *options],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "DATASETTE_SECRETS_MAIL_PASSWORD": "of the environment"},
         )
         stopper = threading.Timer(300, process.kill)
         stopper.start()
@@ -179,6 +204,22 @@ async def seed(database: Path, *, scopes: bool) -> None:
             )
 
 
+async def seed_secrets(database: Path) -> None:
+    """Secrets in every state, with made-up purposes."""
+    clock = _Clock()
+    present = clock.now
+    async with SecretStore(SQLite(str(database)), encryption_key=KEY, secrets=ASKED, clock=clock) as store:
+        for days_ago, name, note, by in [
+            (130, "WEATHER_KEY", "Free plan", "ada"),
+            (41, "WEATHER_KEY", "Paid plan, renews in March", "grace"),
+            (12, "Herbarium / upload", "Asked for by the herbarium, room 12", "grace"),
+        ]:
+            clock.now = present - days_ago * DAY
+            await store.set(name, "made up", note=note, by=by)
+        clock.now = present - 240
+        await store.get_secret("WEATHER_KEY", "linus")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["bare", "datasette"])
@@ -186,9 +227,15 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=0)
     parser.add_argument("--seed", action="store_true", help="with tokens in every state")
     arguments = parser.parse_args()
-    block: dict[str, Any] = {"manage_tokens": True, "manage_tokens_database": "tokens"}
+    keys = arguments.folder / "keys.json"
+    block: dict[str, Any] = {
+        "manage_tokens": True,
+        "manage_tokens_database": "tokens",
+        "secrets": {"encryption_key": json.loads(keys.read_text()) if keys.exists() else KEY, "database": "secrets"},
+    }
     if arguments.seed:
         asyncio.run(seed(arguments.folder / "tokens.db", scopes=arguments.kind == "bare"))
+        asyncio.run(seed_secrets(arguments.folder / "secrets.db"))
     make = _bare if arguments.kind == "bare" else _datasette
     app, about = make(arguments, block)
     asyncio.run(_serve(app, about))
@@ -238,47 +285,75 @@ def _bare(arguments: Any, block: dict[str, Any]) -> tuple[Any, Callable[[], dict
     async def whoami(request: Request) -> Response:
         return JSONResponse({"actor": request.scope.get("actor")})
 
-    app = Starlette(routes=[Route("/login", login, methods=["GET", "POST"]), Route("/-/actor.json", whoami)])
-    block.update(permissions=ALLOW, scopes=SCOPES)
-    wrapped = from_config(
-        app, block, databases={"tokens": str(arguments.folder / "tokens.db")}, secret=SECRET, signed_in=signed_in
+    async def use(request: Request) -> Response:
+        return JSONResponse(_told_of(await store.get_secret(request.query_params["name"], "linus")))
+
+    app = Starlette(
+        routes=[
+            Route("/login", login, methods=["GET", "POST"]),
+            Route("/-/actor.json", whoami),
+            Route("/-/use.json", use),
+        ]
     )
+    block.update(permissions=ALLOW, scopes=SCOPES)
+    databases = {name: str(arguments.folder / f"{name}.db") for name in ("tokens", "secrets")}
+    wrapped = from_config(app, block, databases=databases, secret=SECRET, signed_in=signed_in)
+    store = secret_store_of(wrapped)
+    store.register(*ASKED)
     jar = {name: {"name": "login", "value": str(cookies.dumps(name))} for name in (*NAMES, "root")}
     return wrapped, lambda: {"login": "/login", "cookies": jar, "is_1_0": False}
+
+
+def _told_of(value: str | None) -> dict[str, str | None]:
+    """What may be known of a value that an app uses."""
+    return {"digest": None if value is None else hashlib.sha256(value.encode()).hexdigest()}
 
 
 def _datasette(arguments: Any, block: dict[str, Any]) -> tuple[Any, Callable[[], dict[str, Any]]]:
     from datasette import hookimpl
     from datasette.app import Datasette
     from datasette.plugins import pm
+    from datasette.utils.asgi import Response
 
-    from asgi_token_auth.datasette import wrap_datasette
+    from asgi_token_auth.datasette import get_secret, wrap_datasette
     from asgi_token_auth.datasette.version import IS_1_0
 
     def actors_from_ids(actor_ids: list[str]) -> dict[str, dict[str, str]]:
         return {actor_id: {"id": actor_id, "name": NAMES.get(actor_id, actor_id)} for actor_id in actor_ids}
 
+    def register_secrets() -> list[Secret]:
+        return ASKED
+
+    async def use(datasette: Any, request: Any) -> Any:
+        return Response.json(_told_of(await get_secret(datasette, request.args["name"], "linus")))
+
+    def register_routes() -> list[Any]:
+        return [(r"^/-/use\.json$", use)]
+
+    plugin = ModuleType("plugin_of_the_site")
     if IS_1_0:
-        plugin = ModuleType("names_of_actors")
         plugin.__dict__["actors_from_ids"] = hookimpl(actors_from_ids)
-        pm.register(plugin)
-    plants, tokens = arguments.folder / "plants.db", arguments.folder / "tokens.db"
+    plugin.__dict__["register_secrets"] = hookimpl(register_secrets)
+    plugin.__dict__["register_routes"] = hookimpl(register_routes)
+    pm.register(plugin)
+    plants, tokens, secrets = (arguments.folder / f"{name}.db" for name in ("plants", "tokens", "secrets"))
     with closing(sqlite3.connect(plants)) as connection, connection:
         connection.execute("create table if not exists plants (id integer primary key, name text, family text)")
         connection.execute("create table if not exists measurements (id integer primary key, at text, value real)")
         for number in range(arguments.tables):
             connection.execute(f"create table if not exists survey_{2000 + number} (id integer primary key)")
-    with closing(sqlite3.connect(tokens)) as connection:
-        connection.execute("pragma journal_mode = wal").fetchall()
-        connection.execute("create table if not exists notes (id integer primary key)")
-    config: dict[str, Any] = {"databases": {"tokens": {"allow": {"id": "root"}}}}
+    for file in (tokens, secrets):
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("pragma journal_mode = wal").fetchall()
+            connection.execute("create table if not exists notes (id integer primary key)")
+    config: dict[str, Any] = {"databases": {name: {"allow": {"id": "root"}} for name in ("tokens", "secrets")}}
     if IS_1_0:
         config["permissions"] = ALLOW
     else:
         block["permissions"] = ALLOW
     config["plugins"] = {"asgi-token-auth": block}
     place = "config" if IS_1_0 else "metadata"
-    datasette = Datasette([str(plants), str(tokens)], secret=SECRET, **{place: config})
+    datasette = Datasette([str(plants), str(tokens), str(secrets)], secret=SECRET, **{place: config})
     app = wrap_datasette(datasette)
 
     def about() -> dict[str, Any]:

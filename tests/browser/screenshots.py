@@ -1,4 +1,4 @@
-"""Makes the pictures in the README anew: the pages on a throw-away server, with made-up tokens.
+"""Makes the pictures in the README anew: the pages on a throw-away server, with made-up tokens and secrets.
 
     python tests/browser/screenshots.py [FOLDER]
 
@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 from browser_sites import CHROMIUM_ARGUMENTS, find_chromium, running
+from people import be
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +32,7 @@ def main(folder: Path) -> None:
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         context = browser.new_context(viewport={"width": 1100, "height": 600}, locale="en-GB", timezone_id="UTC")
-        cookie = site.cookies["ada"]
-        context.add_cookies([{"name": cookie["name"], "value": cookie["value"], "url": site.address}])
+        be(context, site, "ada")
         page = context.new_page()
 
         def take(name: str) -> None:
@@ -52,6 +52,11 @@ def main(folder: Path) -> None:
         page.locator(".ata-form button").click()
         page.locator("input.copyable").wait_for()
         take("shown")
+        be(context, site, "grace")
+        page.goto(site.secret_url())
+        take("secrets")
+        page.goto(site.secret_url("/WEATHER_KEY"))
+        take("secret")
         browser.close()
 
 

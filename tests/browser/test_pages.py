@@ -4,193 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from browser_sites import CHROMIUM_ARGUMENTS, Site, find_chromium, running
+from browser_sites import Site, running
+from people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
+pytest_plugins = ["browser_fixtures"]
 
-MISSING = "install chromium to look at the pages in a real browser (and pip install 'asgi-token-auth[test]')"
 HOSTILE = "<script>document.title='owned'</script>" + "W" * 300 + "\u202e'\"&"
-WIDE = {"width": 1280, "height": 800}
-PHONE = {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = find_chromium()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module", params=["bare", "datasette"])
-def site(request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running(request.param, tmp_path_factory.mktemp(request.param), "--seed", "--tables", "10") as started:
-        yield started
-
-
-class NewPage(Protocol):
-    def __call__(self, who: str | None = "ada", **options: Any) -> Page: ...
-
-
-@pytest.fixture
-def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
-    """Pages of a browser that nobody used before; what goes wrong in one fails the test."""
-    contexts: list[BrowserContext] = []
-    wrong: list[str] = []
-
-    def make(who: str | None = "ada", **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": WIDE, "locale": "en-GB", "timezone_id": "Asia/Tokyo", **options})
-        contexts.append(context)
-        context.set_default_timeout(10_000)
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site.address)
-        if who is not None:
-            be(context, site, who)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        # Statuses of 400 and more are reported there too, and meant.
-        page.on("console", lambda told: wrong.append(told.text) if "Failed to load" not in told.text else None)
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def be(context: BrowserContext, site: Site, who: str) -> None:
-    context.clear_cookies()
-    context.add_cookies([{"name": site.cookies[who]["name"], "value": site.cookies[who]["value"], "url": site.address}])
-
-
-# People
-
-
-class Person(Protocol):
-    """One way to use a page."""
-
-    def press(self, target: Locator) -> None: ...
-    def write(self, target: Locator, text: str) -> None: ...
-    def choose(self, target: Locator, value: str) -> None: ...
-
-
-class Pointer:
-    """With a mouse, or a finger."""
-
-    def press(self, target: Locator) -> None:
-        target.click()
-
-    def write(self, target: Locator, text: str) -> None:
-        target.fill(text)
-
-    def choose(self, target: Locator, value: str) -> None:
-        target.select_option(value)
-
-
-class Keyboard:
-    """With nothing but keys, as they are on every keyboard."""
-
-    def press(self, target: Locator) -> None:
-        kind = target.get_attribute("type") or target.evaluate("e => e.localName")
-        if kind == "radio":
-            # One radio of a group can be reached with Tab, the others from there.
-            group = target.page.locator(f"input[name={target.get_attribute('name')}]")
-            self._reach(target.page, lambda: group.evaluate_all("all => all.includes(document.activeElement)"))
-            for _ in range(group.count()):
-                if not target.is_checked():
-                    target.page.keyboard.press("ArrowDown")
-            assert target.is_checked()
-            return
-        self._reach_one(target)
-        target.page.keyboard.press("Space" if kind == "checkbox" else "Enter")
-
-    def write(self, target: Locator, text: str) -> None:
-        self._reach_one(target)
-        target.page.keyboard.press("Control+A")
-        target.page.keyboard.type(text)
-
-    def choose(self, target: Locator, value: str) -> None:
-        self._reach_one(target)
-        target.page.keyboard.press("Home")
-        for _ in range(target.locator("option").count()):
-            if target.input_value() != value:
-                target.page.keyboard.press("ArrowDown")
-        assert target.input_value() == value
-
-    def _reach_one(self, target: Locator) -> None:
-        target.wait_for()
-        self._reach(target.page, lambda: bool(target.evaluate("e => e === document.activeElement")))
-        # Whoever uses keys must see where they are.
-        assert target.evaluate("e => getComputedStyle(e).outlineStyle") != "none"
-
-    def _reach(self, page: Page, there: Callable[[], bool]) -> None:
-        for _ in range(120):
-            if there():
-                return
-            page.keyboard.press("Tab")
-        raise AssertionError("it cannot be reached with Tab")
-
-
-@dataclass(frozen=True)
-class Way:
-    person: Person
-    options: dict[str, Any]
-
-
-WAYS = {
-    "pointer": Way(Pointer(), {}),
-    "keyboard": Way(Keyboard(), {}),
-    "without JavaScript": Way(Pointer(), {"java_script_enabled": False}),
-    "phone": Way(Pointer(), {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
-}
-
-
-# What they do
 
 
 def status(site: Site, token: str) -> int:
     """How another client, with that token and without cookies, is answered."""
     headers = {"authorization": f"Bearer {token}"}
     return httpx.get(site.address + "/-/actor.json", headers=headers, trust_env=False).status_code
-
-
-def button(page: Page, name: str) -> Locator:
-    return page.get_by_role("button", name=name, exact=True)
-
-
-def link(page: Page, name: str) -> Locator:
-    return page.locator(".ata").get_by_role("link", name=name, exact=True)
-
-
-def heading(page: Page, name: str) -> None:
-    page.get_by_role("heading", level=1, name=name, exact=True).wait_for()
-
-
-def field(page: Page, name: str) -> Locator:
-    return page.locator(f"[name={name}]")
-
-
-def row(page: Page, label: str) -> Locator:
-    """What a page says beside ``label``."""
-    return page.locator("dt", has_text=re.compile(f"^{label}$")).locator("xpath=following-sibling::dd[1]")
 
 
 def log_in(page: Page, site: Site) -> None:

@@ -486,6 +486,17 @@ async def test_two_people_who_set_at_once_make_two_versions(tmp_path: Path, kind
         assert sorted(one["created_by"] for one in versions) == ["ann"] * 4 + ["bob"] * 4
 
 
+async def test_a_page_lists_the_newest_versions_and_the_json_all(tmp_path: Path) -> None:
+    async with running("any app", tmp_path) as site:
+        for number in range(53):
+            await site.store.set("OFTEN", f"{number}")
+        page = (await get(site, "/OFTEN")).text
+        assert page.count('class="ata-event"') == 50
+        assert "Version 53<" in page
+        assert "And 3 earlier ones." in page
+        assert len((await get(site, "/OFTEN.json")).json()["versions"]) == 53
+
+
 async def test_without_a_key_the_pages_say_so_and_set_nothing(tmp_path: Path) -> None:
     store = SecretStore(SQLite(tmp_path / "s.db"), encryption_key=None, secrets=ASKED)
     pages: Any = SecretPages(store, signed_in=signed_in, permissions=PERMISSIONS)
