@@ -37,6 +37,15 @@ async def main() -> None:
             await store.revoke(issued.record.id, owner="alice")
             await wrapped({**scope, "headers": headers}, None, send)
             assert sent[2]["status"] == 401, sent
+        # Secrets of the environment need nothing more; encrypted ones say what they need.
+        database = SQLite(Path(folder) / "secrets.db")
+        secrets = asgi_token_auth.SecretStore(database, encryption_key=None, environ={"DATASETTE_SECRETS_KEY": "value"})
+        assert await secrets.get_secret("KEY") == "value"
+        try:
+            asgi_token_auth.SecretStore(database, encryption_key="any")
+        except asgi_token_auth.ConfigurationError as error:
+            refused = str(error)
+        assert "asgi-token-auth[secrets]" in refused
     print("asgi_token_auth works with its core dependencies alone")
 
 

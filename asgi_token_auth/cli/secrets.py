@@ -228,8 +228,9 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
     keys = [key for text in texts for key in re.split(r"[\s,]+", text) if key]
     if not keys:
         raise click.UsageError(f"Missing encryption key: set the variable {_VARIABLE}, or give --encryption-key-file.")
+    encryption = _encryption()
     try:
-        _encryption().Encryption(keys)
+        encryption.Encryption(keys)
     except ConfigurationError as error:
         raise click.UsageError(str(error).replace("encryption_key: ", "Encryption key: ", 1)) from error
     return keys
