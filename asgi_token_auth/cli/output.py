@@ -49,6 +49,12 @@ class StandardOutput(io.FileIO):
             select.select([], [self], [])
 
 
+def wait_for_reader() -> None:
+    """Wait until standard output takes text again, where it is full and that can be told."""
+    with contextlib.suppress(OSError, ValueError):
+        select.select([], [sys.stdout], [])
+
+
 def discard(stream: TextIO) -> None:
     """Let what is still buffered for a broken stream go, which would fail once more when the interpreter ends."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from asgi_token_auth.cli.output import note, plain, say_json
+from asgi_token_auth.cli.output import note, plain, say_json, wait_for_reader
 from asgi_token_auth.cli.process import whole
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
@@ -79,6 +79,8 @@ async def deliver(
             ) from error
         written = True
 
+    # Not later, when the database is locked for everybody else.
+    wait_for_reader()
     try:
         token = (await whole(issuing(write))).record
     except StorageError as error:

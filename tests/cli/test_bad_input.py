@@ -411,6 +411,7 @@ def wait_until_waiting(pid: int, *places: str) -> None:
                 where += thread.read_text()
         seen = seen + 1 if any(place in where for place in places or ("pipe", "poll_schedule")) else 0
         time.sleep(0.01)
+    assert seen == 10, "it did not wait"
 
 
 def test_streams_that_do_not_wait(terminal: Terminal) -> None:
@@ -447,6 +448,27 @@ def test_streams_that_do_not_wait(terminal: Terminal) -> None:
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert shown.count(b"\n") == 5_001
+
+
+def test_a_reader_that_does_not_read_holds_up_nobody_else(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(writer, b"x")
+    os.set_blocking(writer, True)
+    process = terminal.start("tokens", "rotate", "1", stdout=writer)
+    os.close(writer)
+    wait_until_waiting(process.pid)
+    with closing(sqlite3.connect(terminal.folder / "tokens.db", isolation_level=None, timeout=0)) as other:
+        other.execute("begin immediate")
+        other.execute("rollback")
+    with open(reader, "rb") as output:
+        shown = output.read()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, shown[filled : filled + 7]) == (0, b"dsatok_"), err
 
 
 def test_misuse_is_misuse_where_nothing_can_be_said(terminal: Terminal) -> None:
