@@ -267,7 +267,11 @@ async def test_an_index_that_is_damaged_while_it_is_in_use_makes_no_search_wrong
     await fill(store, [(f"deploy number {number}", "ann") for number in range(50)])
     assert len((await store.list(owner=ANY_OWNER, search="number 4")).items) == 11
     run_script(path, ACCIDENTS[accident].replace("{columns}", columns(path)))
+    with suppress(sqlite3.DatabaseError):
+        run_sql(path, f"insert into {TABLE} (token_status, description, actor_id) values ('A', 'a zebra', 'ann')")
+    zebras = read_every_row(path, "zebra", ANY_OWNER, None, 1 << 60, 5)
     for _ in range(2):
+        assert [token.id for token in (await store.list(owner=ANY_OWNER, search="zebra")).items] == zebras
         assert len((await store.list(owner=ANY_OWNER, search="number 4")).items) == 11
         assert len((await store.list(owner="ann", search="Number 49")).items) == 1
         assert len((await store.list(owner="ann", search="49")).items) == 1
