@@ -271,7 +271,7 @@ async def test_an_index_that_is_damaged_while_it_is_in_use_makes_no_search_wrong
         run_sql(path, f"insert into {TABLE} (token_status, description, actor_id) values ('A', 'a zebra', 'ann')")
     zebras = read_every_row(path, "zebra", ANY_OWNER, None, 1 << 60, 5)
     for _ in range(2):
-        assert [token.id for token in (await store.list(owner=ANY_OWNER, search="zebra")).items] == zebras
+        assert [token.id for token in (await store.list(owner=ANY_OWNER, search="zebra", limit=1)).items] == zebras
         assert len((await store.list(owner=ANY_OWNER, search="number 4")).items) == 11
         assert len((await store.list(owner="ann", search="Number 49")).items) == 1
         assert len((await store.list(owner="ann", search="49")).items) == 1
