@@ -8,6 +8,7 @@ request began" and "the last that had begun when it ended". TEST_STRICTNESS_SECO
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import mmap
 import os
@@ -15,13 +16,16 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import postgres
 import pytest
 from asgi import SECRET, App, bearer, http
 
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +137,16 @@ async def test_every_answer_is_a_state_that_the_token_had_during_the_request(
                 process.wait(timeout=60)
         assert [process.returncode for process in processes] == [0, 0]
 
+    decidable, busy, flips = judged(answers, memory)
+    memory.close()
+    assert decidable > 100
+    assert flips > 20
+    # Readers of WAL never wait for a writer.
+    assert busy == 0 or journal_mode is None
+
+
+def judged(answers: Sequence[tuple[int, int, int]], memory: mmap.mmap) -> tuple[int, int, int]:
+    """How many answers could be only one thing, and were it; how many were 503; how many flips there were."""
     begun, returned = [0], [0]
     for flip in range(1, MOST_FLIPS):
         start, stop = struct.unpack_from("qq", memory, 16 * flip)
@@ -140,8 +154,6 @@ async def test_every_answer_is_a_state_that_the_token_had_during_the_request(
             break
         begun.append(start)
         returned.append(stop or sys.maxsize)
-    memory.close()
-
     decidable, wrong, busy = 0, [], 0
     for start, stop, answer in answers:
         first = bisect.bisect_right(returned, start) - 1
@@ -156,7 +168,86 @@ async def test_every_answer_is_a_state_that_the_token_had_during_the_request(
             assert answer in (200, 401)
     print(f"{len(answers)} answers, {decidable} decidable, {len(begun)} flips, {busy} busy, {len(wrong)} wrong")
     assert wrong == []
+    return decidable, busy, len(begun)
+
+
+POSTGRES_FLIPPER = """
+import asyncio, mmap, random, struct, sys, time
+import asyncpg
+
+dsn, notes, most = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open(notes, "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+random.seed(1)
+
+async def flip_for_ever():
+    connection = await asyncpg.connect(dsn)
+    change = await connection.prepare("update _datasette_auth_tokens set token_status = $1 where id = 1")
+    for flip in range(1, most):
+        if memory[0]:
+            break
+        struct.pack_into("q", memory, 16 * flip, time.monotonic_ns())
+        await change.fetch("AR"[flip % 2])
+        struct.pack_into("q", memory, 16 * flip + 8, time.monotonic_ns())
+        # Rest of every length: in a hurry most answers could be either, and nothing would be decided.
+        if random.random() < 0.7:
+            time.sleep(random.random() * 0.003)
+    await connection.close()
+
+asyncio.run(flip_for_ever())
+"""
+
+
+@pytest.mark.parametrize("at_once", [2, 32])
+async def test_every_answer_from_postgresql_is_a_state_of_the_token_during_the_request(
+    tmp_path: Path, postgres_server: postgres.Server, at_once: int
+) -> None:
+    notes = tmp_path / "notes"
+    notes.touch()
+    os.truncate(notes, 16 * MOST_FLIPS)
+    with notes.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    schema = f"strictness_{at_once}"
+    postgres_server.run(f"create schema {schema}")
+    dsn = f"{postgres_server.dsn()}&search_path={schema}"
+    answers: list[tuple[int, int, int]] = []
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError("nothing is read from the client")
+
+    async def ask_again_and_again(app: TokenAuthMiddleware, token: str, end: float) -> None:
+        status = 0
+
+        async def send(message: dict[str, object]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                found = message["status"]
+                assert isinstance(found, int)
+                status = found
+
+        while time.monotonic() < end:
+            began = time.monotonic_ns()
+            await app(http([bearer(token)]), receive, send)  # type: ignore[arg-type]
+            answers.append((began, time.monotonic_ns(), status))
+
+    async with TokenStore(Postgres(dsn), secret=SECRET) as store:
+        issued = await store.issue("ann")
+        app = TokenAuthMiddleware(App(), sources=[ManagedTokens(store)])
+        process = subprocess.Popen([sys.executable, "-c", POSTGRES_FLIPPER, dsn, str(notes), str(MOST_FLIPS)])
+        try:
+            while not struct.unpack_from("q", memory, 24)[0]:
+                assert process.poll() is None
+                await asyncio.sleep(0.01)
+            end = time.monotonic() + SECONDS
+            await asyncio.gather(*(ask_again_and_again(app, issued.token, end) for _ in range(at_once)))
+        finally:
+            memory[0] = 1
+            process.wait(timeout=60)
+        assert process.returncode == 0
+    decidable, busy, flips = judged(answers, memory)
+    memory.close()
+    postgres_server.run(f"drop schema {schema} cascade")
     assert decidable > 100
-    assert len(begun) > 20
-    # Readers of WAL never wait for a writer.
-    assert busy == 0 or journal_mode is None
+    assert flips > 20
+    # A server that is kept from answering for a second is said to be busy, and an answer is never made up.
+    assert busy <= len(answers) // 100
