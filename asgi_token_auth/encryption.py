@@ -43,7 +43,9 @@ class Encryption:
     """
 
     def __init__(self, keys: str | Sequence[str]) -> None:
-        given = [keys] if isinstance(keys, str) else list(keys)
+        given = [keys] if isinstance(keys, str) else keys
+        if isinstance(given, bytes) or not isinstance(given, Sequence):
+            raise ConfigurationError("encryption_key: give text, or a list of texts with the newest key last.")
         if not given:
             raise ConfigurationError(f"encryption_key: there is none; {_MAKE_ONE}")
         decoded: list[bytes] = []

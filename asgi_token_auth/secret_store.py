@@ -43,6 +43,8 @@ _SHOWN: Final = (
 )
 _DELETED: Final = _SHOWN.split(", ").index("deleted_at")
 _DECRYPTED: Final = "id, name, version, encrypted, encryption_key_name, deleted_at"
+# The column has 32 bits in some databases.
+_MAX_VERSION: Final = 2**31 - 1
 _NEWEST: Final = "order by version desc, id desc limit 1"
 
 
@@ -295,8 +297,10 @@ class SecretStore(TableStore):
     def _set(self, encryption: Encryption, name: str, value: str, note: str | None, by: str | None) -> Steps[Row]:
         rows = yield f"select version, note, deleted_at from {self._table} where name = :name {_NEWEST}", {"name": name}
         before, kept, deleted = rows[0] if rows else (0, None, None)
-        if type(before) is not int:
-            raise StorageError(f"The secret {name!r} has a version that is no number; repair its row in the database.")
+        if type(before) is not int or not 0 <= before < _MAX_VERSION:
+            raise StorageError(
+                f"The secret {name!r} has a version that cannot be counted on from; repair its row in the database."
+            )
         version = before + 1
         rows = yield (
             f"insert into {self._table} (name, version, note, encrypted, encryption_key_name, created_at, created_by, "
@@ -339,12 +343,17 @@ class SecretStore(TableStore):
         rows = yield f"select {_DECRYPTED} from {self._table} where deleted_at is null order by name, version", {}
         for row in rows:
             row_id, name, version, encrypted, _, _ = row
+            try:
+                value = self._decrypt(row)
+            except SecretUnreadable as error:
+                raise SecretUnreadable(
+                    f"{error} Nothing was rotated. A version that is lost for good goes away if the secret is deleted; "
+                    "then set it again."
+                ) from error
             if isinstance(encrypted, bytes) and encryption.is_current(encrypted):
-                # Also this proves that it can be read.
-                self._decrypt(row)
                 unchanged += 1
                 continue
-            again = encryption.encrypt(name, version, self._decrypt(row))
+            again = encryption.encrypt(name, version, value)
             yield (
                 f"update {self._table} set encrypted = :encrypted, encryption_key_name = :key_name where id = :id",
                 {"encrypted": again, "key_name": encryption.key_name, "id": row_id},

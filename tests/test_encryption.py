@@ -95,6 +95,10 @@ def test_a_wrong_key_and_damage_are_told_apart() -> None:
     [
         ("", "the key is not 32 bytes"),
         ([], "there is none"),
+        (NEW.encode(), "give text, or a list of texts"),
+        ({OLD, NEW}, "give text, or a list of texts"),
+        (5, "give text, or a list of texts"),
+        ([OLD, NEW.encode()], "key 2 of 2 is not 32 bytes"),
         ("x" * 44, "the key is not 32 bytes"),
         (NEW[:-2] + "=", "the key is not 32 bytes"),
         (NEW + NEW, "the key is not 32 bytes"),
@@ -111,7 +115,7 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_quoted(keys: Any, sentence:
     with pytest.raises(ConfigurationError, match=sentence) as refused:
         Encryption(keys)
     assert str(refused.value).startswith("encryption_key: ")
-    for key in [keys] if isinstance(keys, str) else keys:
+    for key in (OLD, NEW, *([keys] if isinstance(keys, str) else [])):
         assert not key or key not in str(refused.value)
 
 

@@ -375,6 +375,31 @@ async def test_rotation_stops_at_one_that_cannot_be_read_and_changes_nothing(hom
     assert home.rows() == before
 
 
+async def test_a_lost_version_is_let_go_by_deleting_its_secret(store: SecretStore, home: Home) -> None:
+    async with home.store(generate_key()) as other:
+        await other.set("API_KEY", "with a key that is lost")
+    await store.set("API_KEY", "two")
+    assert await store.get_secret("API_KEY") == "two"
+    with pytest.raises(SecretUnreadable, match=r"\(version 1\) .* Nothing was rotated.* if the secret is deleted"):
+        await store.rotate()
+    assert len(await store.problems()) == 1
+    await store.delete("API_KEY")
+    await store.set("API_KEY", "two")
+    assert await store.rotate() == Rotation(0, 1)
+    assert await store.problems() == []
+
+
+@pytest.mark.parametrize("version", [-1, 2**31 - 1])
+async def test_a_version_that_cannot_be_counted_on_from_is_a_sentence(
+    store: SecretStore, home: Home, version: int
+) -> None:
+    await store.set("API_KEY", "one")
+    home.sql(f"update datasette_secrets set version = {version}")
+    with pytest.raises(StorageError, match="'API_KEY' has a version that cannot be counted on from"):
+        await store.set("API_KEY", "two")
+    assert len(home.rows()) == 1
+
+
 # Input
 
 
