@@ -83,7 +83,7 @@ class SecretPages:
 
     async def _list(self, visit: Visit) -> Response:
         await self._manager(visit)
-        if wanted := visit.query.get("name", "").strip():
+        if not visit.as_json and (wanted := visit.query.get("name", "").strip()):
             return see_other(f"{visit.base}/{link_to(check_secret_name(wanted))}")
         records = await self._store.list()
         if visit.as_json:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
 from asgi import App, ask, http
+from hypothesis import given
+from hypothesis import strategies as st
 from page_sites import KINDS, signed_in
 from secret_sites import ASKED, KEY, PATH, PERMISSIONS, Site, running
 from sites import IS_1_0, SECRET, cookie, make, serving
@@ -100,7 +104,7 @@ async def test_the_life_of_a_secret_in_pages(tmp_path: Path, kind: str) -> None:
         listed = (await get(site)).text
         for words in ("OPENAI_KEY", "For the robot", "Not set", "FROM_ENVIRONMENT", "From the environment"):
             assert words in listed
-        assert '<a href="https://example.com/keys" rel="noreferrer">Get a key</a>' in listed
+        assert '<a href="https://example.com/keys" rel="noreferrer"><bdi>Get a key</bdi></a>' in listed
         assert f'href="{PATH}/OPENAI_KEY"' in listed
         page = (await get(site, "/OPENAI_KEY")).text
         field = re.search(r"<input[^>]*name=\"secret\"[^>]*>", page)
@@ -208,9 +212,9 @@ async def test_every_name_has_its_own_page_and_its_own_json(tmp_path: Path, kind
             path = f"/{link_to(name)}"
             page = await get(site, path)
             assert page.status_code == 200, name
-            assert f"<h1>{html.escape(name, quote=False)}</h1>".replace('"', "&#34;").replace("'", "&#39;") in (
-                page.text.replace("&#34;", '"').replace("&#39;", "'").replace('"', "&#34;").replace("'", "&#39;")
-            ), name
+            found = re.search(r"<h1><bdi>(.*?)</bdi></h1>", page.text, re.DOTALL)
+            assert found is not None
+            assert html.unescape(found[1]) == name
             assert (await post(site, path, {"secret": f"form of {name}"})).status_code == 302, name
             assert await site.store.get_secret(name) == f"form of {name}"
             made = await send(site, f"/{quote(name, safe='')}.json", {"value": f"JSON of {name}"})
@@ -226,6 +230,14 @@ async def test_every_name_has_its_own_page_and_its_own_json(tmp_path: Path, kind
         assert stored >= set(NAMES)
         for name in NAMES:
             assert (await send(site, f"/{quote(name, safe='')}.json", {"delete": True})).status_code == 200, name
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_a_link_means_its_name_and_never_json(name: str) -> None:
+    link = link_to(name)
+    assert unquote(link) == name
+    assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", link)
+    assert not link.endswith(".json")
 
 
 BAD_NAMES = ["x" * 201, "x" * 10_000, "a%00b", "a%0Ab", "%7F", "%1B%5B31m"]
@@ -248,6 +260,7 @@ async def test_a_name_that_cannot_be_is_refused(tmp_path: Path, kind: str) -> No
         # What is no UTF-8 is read as if it were, and nothing of that name is there.
         assert (await get(site, "/%FF%FE.json")).status_code == 404
         assert (await get(site, "?name=")).status_code == 200
+        assert (await get(site, ".json?name=x")).json()["ok"] is True
         assert site.rows() == before
 
 
@@ -445,7 +458,7 @@ async def test_only_addresses_of_the_web_become_links(tmp_path: Path, address: s
     async with store, serving(pages, lifespan=False) as client:
         for path in ("/", "/A"):
             page = await client.get(path, headers={"x-user": '{"id": "ann"}'})
-            assert (f'<a href="{html.escape(address)}" rel="noreferrer">Get it</a>' in page.text) is shown
+            assert (f'<a href="{html.escape(address)}" rel="noreferrer"><bdi>Get it</bdi></a>' in page.text) is shown
             assert ("Get it" in page.text) is shown
 
 
@@ -544,6 +557,21 @@ async def test_a_fault_of_storage_is_503_and_says_that_nothing_was_changed(tmp_p
         await store.close()
 
 
+async def test_a_locked_database_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    async with running("any app", tmp_path) as site:
+        await site.store.set("KEPT", "the value")
+        before = site.rows()
+        with closing(sqlite3.connect(site.file, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            refused = await post(site, "/KEPT", {"secret": "x"})
+            assert refused.status_code == 503
+            assert "nothing was changed" in error_of(refused)
+            assert (await get(site)).status_code == 200
+            other.execute("rollback")
+        assert site.rows() == before
+        assert (await post(site, "/KEPT", {"secret": "x"})).status_code == 302
+
+
 # Mounting
 
 
@@ -590,8 +618,6 @@ async def test_the_pages_can_be_mounted_anywhere(tmp_path: Path) -> None:
 
 
 async def test_the_pages_follow_the_base_url_of_datasette(tmp_path: Path) -> None:
-    import sqlite3
-
     kept = tmp_path / "secrets.db"
     sqlite3.connect(kept).close()
     block: dict[str, Any] = {"secrets": {"encryption_key": KEY, "database": "secrets"}}
