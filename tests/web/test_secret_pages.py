@@ -212,9 +212,9 @@ async def test_every_name_has_its_own_page_and_its_own_json(tmp_path: Path, kind
             path = f"/{link_to(name)}"
             page = await get(site, path)
             assert page.status_code == 200, name
-            found = re.search(r"<h1><bdi>(.*?)</bdi></h1>", page.text, re.DOTALL)
-            assert found is not None
-            assert html.unescape(found[1]) == name
+            title = re.search(r"<h1><bdi>(.*?)</bdi></h1>", page.text, re.DOTALL)
+            assert title is not None
+            assert html.unescape(title[1]) == name
             assert (await post(site, path, {"secret": f"form of {name}"})).status_code == 302, name
             assert await site.store.get_secret(name) == f"form of {name}"
             made = await send(site, f"/{quote(name, safe='')}.json", {"value": f"JSON of {name}"})
