@@ -90,6 +90,12 @@ def test_a_wrong_key_and_damage_are_told_apart() -> None:
         made.decrypt("name", 3, b"")
 
 
+@pytest.mark.parametrize("plain", [b"\xff\x02another form", b"caf\xe9"])
+def test_what_is_neither_form_is_refused(plain: bytes) -> None:
+    with pytest.raises(SecretUnreadable, match=r"'name' \(version 1\) holds no text: set it again"):
+        Encryption(NEW).decrypt("name", 1, Fernet(NEW).encrypt(plain))
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

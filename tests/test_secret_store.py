@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,8 @@ async def test_the_environment_goes_before_what_is_stored(store: SecretStore, ho
 async def test_the_environment_needs_neither_database_nor_key(home: Home, tmp_path: Path) -> None:
     home.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"
     store = home.store(None)
+    assert not store.can_encrypt
+    assert home.store().can_encrypt
     assert await store.get_secret("API_KEY") == "from outside"
     assert not home.path.exists()
     async with store:
@@ -512,6 +515,17 @@ def test_a_bad_key_or_table_stops_the_construction(home: Home) -> None:
         home.store(table="x; drop")
     with pytest.raises(ConfigurationError, match="give a database"):
         SecretStore("secrets.db", encryption_key=KEY)  # type: ignore[arg-type]
+
+
+def test_without_the_extra_a_key_is_refused_and_the_environment_works(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "asgi_token_auth.encryption", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'asgi-token-auth\[secrets\]'") as refused:
+        home.store()
+    assert KEY not in str(refused.value)
+    home.environ["DATASETTE_SECRETS_A"] = "value"
+    assert asyncio.run(home.store(None).get_secret("A")) == "value"
 
 
 @pytest.mark.parametrize("column", ["note", "name"])

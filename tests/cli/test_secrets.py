@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,10 @@ def test_the_list_tells_all_but_values(terminal: Terminal) -> None:
     assert VALUE not in str(listed)
     terminal.quick("secrets", "delete", "-y", "Z")
     assert len(terminal.quick("secrets", "list", "--json").json) == 2
+    for name in ("a/b c", "日本語"):
+        terminal.quick("secrets", "delete", "-y", name)
+    done = terminal.quick("secrets", "list")
+    assert (done.out, done.err) == ("", "There are no secrets.\n")
 
 
 def test_what_people_wrote_cannot_command_the_terminal(terminal: Terminal) -> None:
@@ -315,6 +320,14 @@ def test_values_and_keys_stay_out_of_the_process_list(terminal: Terminal) -> Non
         assert secret not in children
         assert secret.encode() not in out + err
         assert not any(secret.encode() in file.read_bytes() for file in terminal.folder.iterdir())
+
+
+def test_without_the_extra_it_is_said_what_to_install(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("asgi_token_auth.encryption")
+    monkeypatch.setitem(sys.modules, "asgi_token_auth.encryption", None)
+    for arguments in (["generate-encryption-key"], ["set", "A"], ["rotate"]):
+        done = terminal.quick("secrets", *arguments, code=1)
+        assert done.err == "Error: Encrypting needs one more package: pip install 'asgi-token-auth[secrets]'.\n"
 
 
 def test_everything_has_json(terminal: Terminal) -> None:
