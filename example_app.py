@@ -1,4 +1,4 @@
-"""A Datasette over a small database, with every kind of token in front of it.
+"""A Datasette over a small database, with every kind of token in front of it, and encrypted secrets.
 
     python example_app.py [--port 8001] [--host 127.0.0.1]
 
@@ -14,6 +14,7 @@ import secrets
 import socket
 import sqlite3
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ try:
 
     from asgi_token_auth import SignedTokens
     from asgi_token_auth.datasette import token_store, wrap_datasette
+    from asgi_token_auth.encryption import generate_key
 except ImportError as error:
     sys.exit(f"{error}. Install what the example needs: python -m pip install -e '.[all]'")
 
@@ -45,10 +47,10 @@ async def serve(host: str, port: int) -> None:
     secret = (FOLDER / "secret").read_text()
     bot_token = secrets.token_urlsafe(24)
     datasette = Datasette(
-        [str(FOLDER / name) for name in ("plants.db", "sensors.db", "tokens.db")],
+        [str(FOLDER / name) for name in ("plants.db", "sensors.db", "tokens.db", "secrets.db")],
         secret=secret,
         # Secrets and tokens are in databases of their own, which nobody but root may look at.
-        metadata={"databases": {name: {"allow": {"id": "root"}} for name in ("sensors", "tokens")}},
+        metadata={"databases": {name: {"allow": {"id": "root"}} for name in ("sensors", "tokens", "secrets")}},
     )
     app = wrap_datasette(datasette, configuration(bot_token))
 
@@ -87,6 +89,7 @@ def configuration(bot_token: str) -> dict[str, Any]:
             """,
             "database": "sensors",
         },
+        "secrets": {"encryption_key": {"$file": str(FOLDER / "encryption-key")}, "database": "secrets"},
     }
 
 
@@ -94,6 +97,7 @@ def show(address: str, datasette: Datasette, tokens: dict[str, str]) -> None:
     """Print the addresses, a login and a command for each kind of token."""
     datasette.root_enabled = True
     print(f"Datasette: {address}/")
+    print(f"Tokens: {address}/-/api/tokens    Secrets: {address}/-/secrets    (when logged in)")
     print(f"Log in as root (works once): {address}/-/auth-token?token={datasette._root_token}")
     for kind, token in tokens.items():
         print(f"\nA {kind} token:")
@@ -104,14 +108,16 @@ def show(address: str, datasette: Datasette, tokens: dict[str, str]) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Create the databases and the secret, unless they are there."""
+    """Create the databases, the secret and the encryption key, unless they are there."""
     folder.mkdir(exist_ok=True)
-    secret = folder / "secret"
-    if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_text(secrets.token_hex(32))
-    with contextlib.closing(sqlite3.connect(folder / "tokens.db")) as connection:
-        connection.execute("pragma journal_mode = wal")
+    for name, make in (("secret", partial(secrets.token_hex, 32)), ("encryption-key", generate_key)):
+        file = folder / name
+        if not file.exists():
+            file.touch(mode=0o600)
+            file.write_text(make())
+    for name in ("tokens.db", "secrets.db"):
+        with contextlib.closing(sqlite3.connect(folder / name)) as connection:
+            connection.execute("pragma journal_mode = wal")
     with contextlib.closing(sqlite3.connect(folder / "plants.db")) as connection, connection:
         connection.execute(
             "create table if not exists plants (id integer primary key, name text, family text, height_cm integer)"
