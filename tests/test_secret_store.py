@@ -327,6 +327,27 @@ async def test_times_and_texts_that_are_none_are_shown_as_unknown(store: SecretS
     assert (await store.get("API_KEY")).created_by is None
 
 
+@only_sqlite
+async def test_a_table_of_the_first_datasette_secrets_is_used_as_it_is(home: Home) -> None:
+    # 0.1a0 had one more column.
+    home.sql(
+        "create table datasette_secrets (id integer primary key, name text not null, note text, version integer not "
+        "null default 1, encrypted blob, encryption_key_name text not null, redacted text, created_at text, "
+        "created_by text, updated_at text, updated_by text, deleted_at text, deleted_by text, last_used_at text, "
+        "last_used_by text)"
+    )
+    home.sql(
+        "insert into datasette_secrets (name, encrypted, encryption_key_name, redacted) "
+        "values ('A', ?, 'default', 'o')",
+        Fernet(KEY).encrypt(b"one"),
+    )
+    async with home.store() as store:
+        assert await store.get_secret("A") == "one"
+        assert (await store.set("A", "two")).version == 2
+        assert await store.get_secret("A") == "two"
+        assert await store.rotate() == Rotation(rewritten=1, unchanged=1)
+
+
 # Rotation
 
 
