@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -362,15 +363,12 @@ class SecretStore(TableStore):
         return Rotation(rewritten, unchanged)
 
     async def _write_usage(self, uses: Sequence[Use]) -> None:
-        def steps() -> Steps[None]:
-            for row_id, when, by in uses:
-                yield (
-                    f"update {self._table} set last_used_at = :at, last_used_by = :by where id = :id "
-                    "and (last_used_at is null or last_used_at <= :at)",
-                    {"id": row_id, "at": _written(when), "by": by},
-                )
-
-        await self.database.transaction(steps())
+        await self.database.run_many(
+            f"update {self._table} set last_used_at = :at, last_used_by = :by where id = :id "
+            "and (last_used_at is null or last_used_at <= :at)",
+            # In one order, so that two processes never wait for each other's rows.
+            [{"id": row_id, "at": _written(when), "by": by} for row_id, when, by in sorted(uses, key=itemgetter(0))],
+        )
 
     # Checks
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, Final, Literal, TypeVar
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
@@ -726,18 +727,16 @@ class TokenStore(TableStore):
         )
 
     async def _write_usage(self, uses: Sequence[Use]) -> None:
-        def steps() -> Steps[None]:
-            yield (
-                f"update {self._table} set last_used_timestamp = :at, "
-                "last_used_address = coalesce(:address, last_used_address) where id = :id "
-                "and (last_used_timestamp is null or last_used_timestamp <= :due)",
-                [
-                    {"id": token_id, "at": when, "due": when - 60, "address": address}
-                    for token_id, when, address in uses
-                ],
-            )
-
-        await self.database.transaction(steps())
+        await self.database.run_many(
+            f"update {self._table} set last_used_timestamp = :at, "
+            "last_used_address = coalesce(:address, last_used_address) where id = :id "
+            "and (last_used_timestamp is null or last_used_timestamp <= :due)",
+            # In one order, so that two processes never wait for each other's rows.
+            [
+                {"id": token_id, "at": when, "due": when - 60, "address": address}
+                for token_id, when, address in sorted(uses, key=itemgetter(0))
+            ],
+        )
 
     # Rows
 

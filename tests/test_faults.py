@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Failing:
         finally:
             steps.close()
 
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        self.count()
+        await self.inner.run_many(sql, parameters)
+
     def qualified(self, table: str) -> str:
         return self.inner.qualified(table)
 
@@ -129,7 +134,7 @@ async def test_whichever_call_fails_the_answer_is_503_and_the_next_one_is_right(
             good, gone = await before.issue("ann"), await before.issue("ann")
             await before.revoke(gone.record.id, owner="ann")
             tokens = {good.token: 200, gone.token: 401}
-    fails_at, failed = 0, True
+    fails_at, failed, told = 0, True, 0
     while failed:
         fails_at += 1
         path = tmp_path / (f"{fails_at}.db" if fresh else "t.db")
@@ -151,15 +156,17 @@ async def test_whichever_call_fails_the_answer_is_503_and_the_next_one_is_right(
                     assert answer.status == status
             assert (await ask(wrapped, http())).status == 200
         failed = database.calls >= fails_at
-        assert unavailable == (1 if failed else 0)
+        # A search that has no index goes on without, so a fault of what makes the index is nobody's.
+        assert unavailable <= (1 if failed else 0)
+        told += unavailable
         assert all(scope.get("actor") for scope in app.scopes if scope["headers"])
         await store.close()
-    assert fails_at > 10
+    assert fails_at > told > 10
 
 
 @pytest.mark.parametrize("error", ERRORS[::4], ids=lambda error: type(error).__name__)
 async def test_a_change_that_fails_at_any_call_has_changed_nothing(tmp_path: Path, error: BaseException) -> None:
-    fails_at, failed = 0, True
+    fails_at, failed, stopped = 0, True, 0
     while failed:
         fails_at += 1
         path = tmp_path / f"{fails_at}.db"
@@ -187,9 +194,11 @@ async def test_a_change_that_fails_at_any_call_has_changed_nothing(tmp_path: Pat
                 issued if done["revoke"] else 0
             )
             failed = database.calls >= fails_at
-            assert all(done.values()) is not failed
+            # A search that has no index goes on without, so a fault of what makes the index stops nothing.
+            assert failed or all(done.values())
+            stopped += not all(done.values())
             await store.close()
-    assert fails_at > 10
+    assert fails_at > stopped > 10
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -37,6 +37,8 @@ _IDLE: Final = 5.0
 #: Seconds for a write to begin (to connect, and to wait for the writes of others), and for each of its statements.
 _WRITE_PATIENCE: Final = 10.0
 _STATEMENT_PATIENCE: Final = 60.0
+#: Seconds that a process may stand still in a transaction, and with it everybody else who writes.
+_STANDSTILL: Final = 4.0
 #: Seconds to find out what became of a commit whose answer was lost.
 _COMMIT_PATIENCE: Final = 5.0
 #: Seconds that a connection has to say goodbye, in which a statement that nobody waits for is cancelled.
@@ -179,6 +181,17 @@ class Postgres:
         """
         return await asyncio.shield(asyncio.ensure_future(self._transaction(steps)))
 
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run one writing statement with each of ``parameters``, all of them or none.
+
+        It waits for no other writer and needs no second answer of this process, which may stand still meanwhile.
+        """
+        await asyncio.shield(asyncio.ensure_future(self._run_many(sql, parameters)))
+
+    async def _run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        async with self._told(_STATEMENT_PATIENCE), self._kept(checked=True, turn=_WRITE_PATIENCE) as connection:
+            await _many(connection, sql, parameters)
+
     async def _transaction(self, steps: Steps[T]) -> T:
         try:
             # One of them at a time: those that only wait for the lock must not take the readers' connections.
@@ -210,7 +223,7 @@ class Postgres:
         # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server.
         await connection.execute(
             f"begin; set local lock_timeout = '{_WRITE_PATIENCE - 2:g}s'; "
-            f"set local idle_in_transaction_session_timeout = '{_WRITE_PATIENCE:g}s'; "
+            f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
             "select set_config('synchronous_commit', 'on', true) "
             "where current_setting('synchronous_commit') in ('off', 'local')"
         )

@@ -151,6 +151,10 @@ class Database(Protocol):
         """
         ...
 
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run one writing statement with each of ``parameters``, all of them or none, in as little time as can be."""
+        ...
+
     def lookup(self, table: str, columns: str) -> Lookup:
         """A kept query for ``columns``, of which ``id`` is the first, of one row of ``table``."""
         ...

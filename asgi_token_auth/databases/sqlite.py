@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote
@@ -151,6 +151,10 @@ class SQLite:
         It runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing half done.
         """
         return await asyncio.shield(asyncio.ensure_future(self._transaction(steps)))
+
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run one writing statement with each of ``parameters``, all of them or none."""
+        await self.transaction(repeated(sql, parameters))
 
     async def _transaction(self, steps: Steps[T]) -> T:
         connection = await self._connect("rw", timeout=_WRITE_PATIENCE)
@@ -464,6 +468,11 @@ async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
         else:
             await (await connection.executemany(sql, parameters)).close()
             rows = []
+
+
+def repeated(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:
+    """A transaction of one statement, run with each of ``parameters``."""
+    yield sql, parameters
 
 
 def described(sql: str, parameters: Parameters) -> tuple[str, Parameters]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from datasette.utils import sqlite_timelimit
 
 from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Result, Row, Steps
-from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, drive_here
+from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, drive_here, repeated
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.secret_store import SecretStore
@@ -110,6 +110,10 @@ class AttachedDatabase:
                 return drive_here(connection, steps)
 
         return await self._run(run, reads=False)
+
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run one writing statement with each of ``parameters``, all of them or none."""
+        await self.transaction(repeated(sql, parameters))
 
     def qualified(self, table: str) -> str:
         """The name of ``table`` as statements must say it."""
