@@ -341,7 +341,8 @@ class SecretStore(TableStore):
 
     def _rotate(self, encryption: Encryption) -> Steps[Rotation]:
         rewritten = unchanged = 0
-        rows = yield f"select {_DECRYPTED} from {self._table} where deleted_at is null order by name, version", {}
+        # In the order in which uses are written, so that neither waits for a row that the other has.
+        rows = yield f"select {_DECRYPTED} from {self._table} where deleted_at is null order by id", {}
         for row in rows:
             row_id, name, version, encrypted, _, _ = row
             try:
