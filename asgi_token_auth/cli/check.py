@@ -17,6 +17,7 @@ from asgi_token_auth.cli.inputs import existing, is_there, is_world_readable, js
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
+from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.sql import SQLTokens
@@ -234,8 +235,8 @@ def _check_databases(
         path = _path(configuration.manage_tokens_database, databases)
         if path is None:
             report.notes.append("The database of managed tokens was not checked; give --database NAME=PATH.")
-        elif path in there:
-            if not os.access(path, os.W_OK) or not os.access(Path(path).absolute().parent, os.W_OK):
+        elif path in there or is_dsn(path):
+            if not is_dsn(path) and not _may_write(path):
                 report.problems.append(f"{path} cannot be written by this user: tokens could not be issued or revoked.")
             with report.noting():
                 asyncio.run(_check_tokens(path, expiring_within, report))
@@ -243,7 +244,7 @@ def _check_databases(
         path = _path(configuration.secrets_database, databases)
         if path is None:
             report.notes.append("The database of secrets was not checked; give --database NAME=PATH.")
-        elif path in there:
+        elif path in there or is_dsn(path):
             with report.noting():
                 asyncio.run(_check_stored_secrets(path, configuration.encryption_keys, report))
     if configuration.query_sql is not None:
@@ -263,7 +264,11 @@ async def _check_query(source: SQLTokens) -> None:
 def _path(name: str | None, databases: dict[str, str]) -> str | None:
     if name is None:
         return next(iter(databases.values())) if len(databases) == 1 else None
-    return databases.get(name)
+    return databases.get(name, name if is_dsn(name) else None)
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
 
 
 async def _check_tokens(path: str, expiring_within: int, report: _Report) -> None:
@@ -273,7 +278,8 @@ async def _check_tokens(path: str, expiring_within: int, report: _Report) -> Non
         state = await store.state()
         if state != "ready":
             why = "holds no tokens yet" if state == "absent" else "is of an older release or of datasette-auth-tokens"
-            report.notes.append(f"{path} {why}; a server prepares it when it starts.")
+            shown = database.name if is_dsn(path) else path
+            report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
             return
         async with store:
             soon = time.time() + expiring_within * 86_400
@@ -300,7 +306,8 @@ async def _check_stored_secrets(path: str, keys: Sequence[str], report: _Report)
         state = await store.state()
         if state != "ready":
             why = "holds no secrets yet" if state == "absent" else "is of an older release or of datasette-secrets"
-            report.notes.append(f"{path} {why}; a server prepares it when it starts.")
+            shown = database.name if is_dsn(path) else path
+            report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
             return
         async with store:
             sentences = await store.problems()

@@ -9,10 +9,20 @@ from pathlib import Path
 
 import click
 
-from asgi_token_auth.cli.inputs import database_option, existing, is_there, json_option, only_looking, opened
+from asgi_token_auth.cli.inputs import (
+    database_option,
+    existing,
+    hint_at_password,
+    is_there,
+    json_option,
+    only_looking,
+    opened,
+)
 from asgi_token_auth.cli.output import note, plain, say_json
 from asgi_token_auth.cli.process import mark_changes
 from asgi_token_auth.cli.records import many
+from asgi_token_auth.databases.address import is_dsn
+from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.store import ImportedToken, TokenStore
@@ -26,13 +36,17 @@ from asgi_token_auth.store import ImportedToken, TokenStore
 def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
     """Copy all tokens of SOURCE, another database of this package or of datasette-auth-tokens.
 
+    SOURCE is a SQLite file or the DSN of a PostgreSQL database, as --database is.
+
     Every token keeps its number and its text, and works where the secret is the same. All are imported, or none: none
     if a number belongs to another token already. SOURCE is only read.
     """
     origin = existing(source)
+    hint_at_password(source)
     there, target = is_there(database), Path(database).resolve()
-    if there and Path(source).samefile(database):
-        raise StorageError("SOURCE and --database are the same file.")
+    files = not is_dsn(source) and not is_dsn(database)
+    if (there and files and Path(source).samefile(database)) or source == database:
+        raise StorageError("SOURCE and --database are the same database.")
 
     async def run() -> Sequence[ImportedToken]:
         try:
@@ -56,7 +70,7 @@ def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
     note(f"{'Would import' if dry_run else 'Imported'} {many(new)}; {len(found) - new:,} there already.")
 
 
-async def _into_existing(database: str, origin: SQLite) -> Sequence[ImportedToken]:
+async def _into_existing(database: str, origin: Database) -> Sequence[ImportedToken]:
     async with opened(database, creates=True) as store:
         before = mark_changes("begun")
         try:
@@ -72,7 +86,7 @@ async def _into_existing(database: str, origin: SQLite) -> Sequence[ImportedToke
         return found
 
 
-async def _into_new(target: Path, origin: SQLite) -> Sequence[ImportedToken]:
+async def _into_new(target: Path, origin: Database) -> Sequence[ImportedToken]:
     """The same into a file that appears with all tokens in it, or not at all."""
     try:
         folder = tempfile.TemporaryDirectory(prefix=".importing-", dir=target.parent)
@@ -101,7 +115,7 @@ def _appear(made: Path, target: Path) -> None:
         made.rename(target)
 
 
-async def _all_or_none(store: TokenStore, origin: SQLite) -> Sequence[ImportedToken]:
+async def _all_or_none(store: TokenStore, origin: Database) -> Sequence[ImportedToken]:
     try:
         return await store.import_tokens(origin)
     except asyncio.CancelledError:
@@ -114,7 +128,7 @@ async def _all_or_none(store: TokenStore, origin: SQLite) -> Sequence[ImportedTo
         raise
 
 
-async def _planned(origin: SQLite, target: SQLite | None) -> Sequence[ImportedToken]:
+async def _planned(origin: Database, target: Database | None) -> Sequence[ImportedToken]:
     with tempfile.TemporaryDirectory() as folder:
         if target is None:
             target = SQLite(Path(folder) / "empty.db", journal_mode=None)

@@ -17,9 +17,10 @@ import click
 
 from asgi_token_auth.cli.output import note, plain
 from asgi_token_auth.cli.process import mark_changes, settled
+from asgi_token_auth.databases.address import database_at, is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.errors import InvalidInput, StorageError
+from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError
 from asgi_token_auth.records import check_actor_id, check_description
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 from asgi_token_auth.store import TokenStore
@@ -126,8 +127,24 @@ def database_of(what: str) -> Callable[[AnyFunction], AnyFunction]:
         envvar="ASGI_TOKEN_AUTH_DATABASE",
         show_envvar=True,
         required=True,
-        help=f"The SQLite file that holds the {what}.",
+        callback=_without_password,
+        help=f"The SQLite file, or the DSN of the PostgreSQL database, that holds the {what}.",
     )
+
+
+def _without_password(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE:
+        hint_at_password(value)
+    return value
+
+
+def hint_at_password(database: str) -> None:
+    """Say where a password does not belong, where a DSN on the command line has one."""
+    if is_dsn(database) and re.search(r"//[^/@]*:[^/@]*@|[?&]password=", database):
+        note(
+            "Hint: options are seen by other users, and this one holds a password; the variable "
+            "ASGI_TOKEN_AUTH_DATABASE, PGPASSWORD and ~/.pgpass are not."
+        )
 
 
 def json_option(command: AnyFunction) -> AnyFunction:
@@ -382,9 +399,9 @@ async def opened(
 
 @asynccontextmanager
 async def opened_as(
-    make: Callable[[SQLite], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
+    make: Callable[[Database], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
 ) -> AsyncIterator[AnyStore]:
-    """The store that ``make`` makes of a file.
+    """The store that ``make`` makes of a file, or of a database of a server, which is taken to be there.
 
     Args:
         what: what it keeps.
@@ -398,8 +415,14 @@ async def opened_as(
     exists = is_there(database)
     if not exists and not creates:
         raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
-    # A file that is there belongs to somebody, who chose its journal mode.
-    file = SQLite(database, journal_mode=None if exists else "wal", create=not exists)
+    file: Database
+    if is_dsn(database):
+        file = by_dsn(database)
+        shown = file.name
+    else:
+        # A file that is there belongs to somebody, who chose its journal mode.
+        file = SQLite(database, journal_mode=None if exists else "wal", create=not exists)
+        shown = database
     store = make(file)
     if exists:
         try:
@@ -421,29 +444,43 @@ async def opened_as(
         await store.close()
     if state == "absent":
         # Not earlier: nobody is told of a file by a command that fails.
-        note(f"{database} held no {what} until now." if exists else f"{database} is new.")
+        note(f"{shown} held no {what} until now." if exists else f"{shown} is new.")
 
 
-def existing(database: str) -> SQLite:
-    """A file that is only read.
+def by_dsn(dsn: str) -> Database:
+    """A PostgreSQL database.
+
+    Raises:
+        click.ClickException: the DSN cannot be one, or a package is missing.
+    """
+    try:
+        return database_at(dsn)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def existing(database: str) -> Database:
+    """A file that is only read, or a database of a server.
 
     Raises:
         StorageError: it is missing.
     """
+    if is_dsn(database):
+        return by_dsn(database)
     if not is_there(database):
         raise StorageError(f"There is no file {database}.")
     return SQLite(database).for_reading()
 
 
 def is_there(database: str) -> bool:
-    """Whether the file exists.
+    """Whether the file exists. A database of a server is taken to be there.
 
     Raises:
         StorageError: the path can be none.
         click.UsageError: it is empty.
     """
-    if database.startswith(("postgres://", "postgresql://")):
-        raise StorageError("This release uses SQLite; give the path of a file.")
+    if is_dsn(database):
+        return True
     if not database:
         raise click.UsageError("The path of the database is empty.")
     try:

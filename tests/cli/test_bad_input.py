@@ -42,7 +42,10 @@ def test_what_is_no_database(terminal: Terminal, arguments: list[str]) -> None:
     (terminal.folder / "tokens.db").write_bytes(b"no database" * 200)
     assert "not a SQLite database" in terminal.fails("tokens", *arguments)
     assert "is a directory" in terminal.fails("tokens", *arguments, "--database", ".", code=2)
-    assert "uses SQLite" in terminal.fails("tokens", *arguments, "--database", "postgres://u:p@h/d")
+    refused = terminal.run("tokens", *arguments, "--database", "postgres://u:hunter2@127.0.0.1:9/d", code=1).err
+    assert "cannot be reached" in refused
+    assert "options are seen by other users" in refused
+    assert "hunter2" not in refused
 
 
 def test_tables_of_the_predecessor_are_not_migrated_by_reading(terminal: Terminal) -> None:

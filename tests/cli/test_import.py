@@ -166,7 +166,7 @@ def test_sources_that_are_none_leave_the_target_alone(terminal: Terminal) -> Non
     assert "not a SQLite database" in terminal.fails("tokens", "import", "text.db")
     assert not (terminal.folder / "tokens.db").exists()
     terminal.quick("tokens", "create", "alice")
-    assert "the same file" in terminal.fails("tokens", "import", "tokens.db")
+    assert "the same database" in terminal.fails("tokens", "import", "tokens.db")
     terminal.sql(f"insert into {TABLE}_migrations (name) values ('9999_future')")
     assert "newer release" in terminal.fails("tokens", "import", "tokens.db", "--database", "new.db")
 
