@@ -15,8 +15,8 @@ from asgi_token_auth.web.host import Frame, Section
 from asgi_token_auth.web.permissions import matches
 from asgi_token_auth.web.secrets import MANAGE
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
-from asgi_token_auth.web.tokens import CREATE, REVOKE_ALL, VIEW_ALL
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
+from asgi_token_auth.web.visitors import CREATE, REVOKE_ALL, VIEW_ALL
 
 TOKEN_ACTIONS: Final = {
     CREATE: "Create API tokens",

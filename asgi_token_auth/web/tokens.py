@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import InvalidInput, TokenNotFound
+from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
-from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, Owner, Page, TokenRecord
-from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.records import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other
-from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
+from asgi_token_auth.web.pages import Pages, View, Visit, asks_only_for
+from asgi_token_auth.web.visitors import Visitor, Visitors, check_within
 from asgi_token_auth.words import exact, record_json
 
 #: Where the pages are in every app.
 PATH: Final = "/-/api/tokens"
-
-CREATE: Final = "auth-tokens-create"
-VIEW_ALL: Final = "auth-tokens-view-all"
-REVOKE_ALL: Final = "auth-tokens-revoke-all"
 
 SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", path=PATH)
 
@@ -38,41 +34,6 @@ _FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "si
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 
 _ID = r"/0*(?P<number>[0-9]{1,19})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Visitor(Person):
-    """Who is asking, and how far they reach."""
-
-    may_create: bool
-    may_view_all: bool
-    may_revoke_all: bool
-
-    @property
-    def own(self) -> Owner:
-        """What they may change."""
-        if self.token is not None and self.token.auth.token_id is not None:
-            return Family(self.id, self.token.auth.token_id)
-        return self.id
-
-    @property
-    def sees(self) -> Owner:
-        """What they may look at."""
-        return ANY_OWNER if self.may_view_all else self.own
-
-    @property
-    def ends(self) -> Owner:
-        """What they may revoke."""
-        return ANY_OWNER if self.may_revoke_all else self.own
-
-    def sees_all_of(self, token: TokenRecord) -> bool:
-        """Whether nothing of the token is to be kept from them."""
-        return self.may_view_all or token.actor_id == self.id
-
-    @property
-    def parent(self) -> int | None:
-        """The token that new ones are created through."""
-        return self.token.auth.token_id if self.token is not None else None
 
 
 class TokenPages:
@@ -102,7 +63,6 @@ class TokenPages:
     ) -> None:
         self._store = store
         self._limit = store.max_expires_after
-        self._tokens_may_manage = tokens_may_manage_tokens
         named = scopes if isinstance(scopes, Mapping) else dict.fromkeys(scopes, "")
         host = host or AnyApp(signed_in=signed_in, permissions=permissions or {}, scopes=named)
         routes: list[tuple[str, View, str]] = [
@@ -113,6 +73,7 @@ class TokenPages:
             (_ID + r"/edit(?P<json>\.json)?", self._edit, "GET POST"),
         ]
         self._pages = Pages(SECTION, host, routes, clock=store.clock)
+        self._visitors = Visitors(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
         self._host = host
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -122,7 +83,7 @@ class TokenPages:
     # Views
 
     async def _list(self, visit: Visit) -> Response:
-        visitor = await self._visitor(visit)
+        visitor = await self._visitors.of(visit)
         if visit.posts:
             return await self._revoke_all(visit, visitor)
         query = visit.query
@@ -168,11 +129,11 @@ class TokenPages:
         )
 
     async def _create(self, visit: Visit) -> Response:
-        visitor = await self._visitor(visit)
+        visitor = await self._visitors.of(visit)
         if not visitor.may_create:
             raise Refused(403, "You do not have permission to create a token.")
         choices = await self._host.choices(visit.request.scope, visitor.actor)
-        limit = self._longest_life(visitor)
+        limit = self._visitors.longest_life(visitor)
         if not visit.posts:
             if visit.as_json:
                 return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(_known(choices))})
@@ -194,17 +155,17 @@ class TokenPages:
         return await self._create_page(visit, visitor, choices, form, status=400)
 
     async def _detail(self, visit: Visit, number: str) -> Response:
-        visitor = await self._visitor(visit)
+        visitor = await self._visitors.of(visit)
         token_id = int(number)
         if visit.posts:
             return await self._change(visit, visitor, token_id)
-        token, full = await self._look_up(visitor, token_id)
+        token, full = await self._visitors.look_up(visitor, token_id)
         return await self._detail_page(visit, visitor, token, full=full)
 
-    async def _change(self, visit: Visit, visitor: _Visitor, token_id: int) -> Response:
+    async def _change(self, visit: Visit, visitor: Visitor, token_id: int) -> Response:
         values = await visit.actions(*_ACTIONS)
         if asks_only_for("revoke", values):
-            record = await self._revoke(visitor, token_id)
+            record = await self._visitors.revoke(visitor, token_id)
             if visit.as_json:
                 return json_answer({"ok": True, "details": _as_json(record, full=visitor.sees_all_of(record))})
             return see_other(f"{visit.base}/{token_id}")
@@ -215,19 +176,19 @@ class TokenPages:
             if not re.fullmatch(r"[0-9]{1,9}", str(grace)):
                 raise Refused(400, "grace must be a whole number of seconds.")
             grace = int(grace)
-        await self._look_up_own(visitor, token_id)
+        await self._visitors.look_up_own(visitor, token_id)
         issued = await self._store.rotate(token_id, owner=visitor.own, by=visitor.id, grace=grace)
         if visit.as_json:
             return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)})
         return await self._shown(visit, issued, grace=int(grace), rotated=True)
 
     async def _edit(self, visit: Visit, number: str) -> Response:
-        visitor = await self._visitor(visit)
-        token = await self._look_up_own(visitor, int(number))
+        visitor = await self._visitors.of(visit)
+        token = await self._visitors.look_up_own(visitor, int(number))
         choices = await self._host.choices(visit.request.scope, visitor.actor)
         # What the token may do already is no news, be it offered here or not.
         choices = choices.including(token.restrictions)
-        limit = self._longest_life(visitor)
+        limit = self._visitors.longest_life(visitor)
         if not visit.posts:
             if visit.as_json:
                 return json_answer({"ok": True, "details": _as_json(token)})
@@ -266,7 +227,7 @@ class TokenPages:
         if not form.errors:
             try:
                 if "restrictions" in changes:
-                    _check_within(visitor, form.restrictions)
+                    check_within(visitor, form.restrictions)
                 record = await self._store.edit(token.id, owner=visitor.own, by=visitor.id, **changes)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
@@ -280,7 +241,7 @@ class TokenPages:
             raise Refused(400, " ".join(form.errors.values()))
         return await self._edit_page(visit, token, choices, form, status=400)
 
-    async def _revoke_all(self, visit: Visit, visitor: _Visitor) -> Response:
+    async def _revoke_all(self, visit: Visit, visitor: Visitor) -> Response:
         values = await visit.actions(*_ACTIONS)
         owner = values.get("owner", visitor.id)
         if not asks_only_for("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
@@ -308,82 +269,8 @@ class TokenPages:
             }
         )
 
-    # Who, and what they may
-
-    async def _visitor(self, visit: Visit) -> _Visitor:
-        person = await self._pages.person(visit)
-        if person.token is not None and not await self._may_manage(person.token, person.id):
-            raise self._pages.no_tokens()
-        if not person.within_limits(CREATE):
-            raise Refused(403, f"You are limited, and {CREATE} is not among what you may do.")
-        may_create = await self._pages.may(visit, person, CREATE)
-        # A token looks after itself and its children, whatever its actor may do besides.
-        beyond = person.token is None
-        return _Visitor(
-            person.actor,
-            person.id,
-            person.token,
-            person.limits,
-            may_create,
-            beyond and await self._pages.may(visit, person, VIEW_ALL),
-            beyond and await self._pages.may(visit, person, REVOKE_ALL),
-        )
-
-    async def _may_manage(self, token: Authenticated, actor_id: str) -> bool:
-        token_id, limits = token.auth.token_id, token.restrictions
-        if not self._tokens_may_manage or token_id is None or limits is None or not limits.allows(CREATE):
-            return False
-        try:
-            record = await self._store.get(token_id, owner=Family(actor_id, token_id))
-        except TokenNotFound:
-            return False
-        # The old text of a rotated token ends sooner than the row, and a token of another store is another row:
-        # what they create within the row would reach further than they do.
-        return record.restrictions == limits and record.expires_at == token.auth.expires_at
-
-    async def _look_up(self, visitor: _Visitor, token_id: int) -> tuple[TokenRecord, bool]:
-        """The token and whether all of it may be seen, or only what is needed to revoke it."""
-        try:
-            return await self._store.get(token_id, owner=visitor.sees), True
-        except TokenNotFound:
-            if not visitor.may_revoke_all:
-                raise
-            return await self._store.get(token_id, owner=ANY_OWNER), False
-
-    async def _look_up_own(self, visitor: _Visitor, token_id: int) -> TokenRecord:
-        token = await self._store.get(token_id, owner=visitor.sees)
-        if token.actor_id != visitor.id:
-            raise Refused(403, "Only its owner may change a token.")
-        if not visitor.may_create:
-            raise Refused(403, "You do not have permission to create a token, and so none to change one.")
-        if token_id == visitor.parent:
-            raise Refused(403, "A token cannot change itself.")
-        try:
-            # Its new text would be theirs.
-            _check_within(visitor, token.restrictions)
-        except InvalidInput as error:
-            raise Refused(403, str(error)) from error
-        return token
-
-    async def _revoke(self, visitor: _Visitor, token_id: int) -> TokenRecord:
-        try:
-            return await self._store.revoke(token_id, owner=visitor.ends, by=visitor.id)
-        except TokenNotFound:
-            if not visitor.may_view_all:
-                raise
-            await self._store.get(token_id, owner=ANY_OWNER)
-            raise Refused(403, "You do not have permission to revoke other people's tokens.") from None
-
-    def _longest_life(self, visitor: _Visitor) -> int | None:
-        """What this visitor may give to a token."""
-        until = None if visitor.token is None else visitor.token.auth.expires_at
-        if until is None:
-            return self._limit
-        left = max(1, int(until - self._store.clock()))
-        return left if self._limit is None else min(left, self._limit)
-
-    async def _issue(self, visitor: _Visitor, form: TokenForm) -> IssuedToken:
-        _check_within(visitor, form.restrictions)
+    async def _issue(self, visitor: Visitor, form: TokenForm) -> IssuedToken:
+        check_within(visitor, form.restrictions)
         return await self._store.issue(
             visitor.id,
             by=visitor.id,
@@ -405,7 +292,7 @@ class TokenPages:
         return TokenForm(typed=typed)
 
     async def _create_page(
-        self, visit: Visit, visitor: _Visitor, choices: Choices, form: TokenForm, *, status: int = 200
+        self, visit: Visit, visitor: Visitor, choices: Choices, form: TokenForm, *, status: int = 200
     ) -> Response:
         names = await self._host.names({visitor.id})
         return await self._pages.page(
@@ -438,7 +325,7 @@ class TokenPages:
             visit, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
         )
 
-    async def _detail_page(self, visit: Visit, visitor: _Visitor, token: TokenRecord, *, full: bool) -> Response:
+    async def _detail_page(self, visit: Visit, visitor: Visitor, token: TokenRecord, *, full: bool) -> Response:
         events = await self._store.events(token.id, owner=visitor.sees) if full else ()
         if visit.as_json:
             details = _as_json(token, full=full)
@@ -460,19 +347,13 @@ class TokenPages:
         )
 
 
-def _check_within(visitor: _Visitor, restrictions: Restrictions | None) -> None:
-    limits = visitor.limits
-    if limits is not None and (restrictions is None or not restrictions.is_subset(limits)):
-        raise InvalidInput("You are limited yourself, and cannot have a token that may do more than you.")
-
-
 def _as_json(token: TokenRecord, *, full: bool = True) -> dict[str, Any]:
     if not full:
         return {"id": token.id, "status": token.status, "actor_id": token.actor_id}
     return record_json(token)
 
 
-def _ends_all_of(visitor: _Visitor, page: Page, query: Mapping[str, str]) -> str | None:
+def _ends_all_of(visitor: Visitor, page: Page, query: Mapping[str, str]) -> str | None:
     """Whose tokens the list offers to end altogether. Not while it shows a choice of them: all would mean more."""
     owner = query.get("owner") if visitor.may_view_all else None
     if any(query.get(name) for name in _FILTERS if name not in ("owner", "size")):
