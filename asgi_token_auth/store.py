@@ -161,7 +161,7 @@ class TokenStore(TableStore):
         Raises:
             StorageError: the database cannot be read, a newer release has migrated it, or the table is another one.
         """
-        found = await self.database.query(self.database.dialect.table_columns, {"table": self.table})
+        found = await self.database.query(self.database.dialect.table_columns, {"table": self._table})
         columns = {name for (name,) in found.rows}
         if columns and (missing := [name for name in _OLDEST if name not in columns]):
             raise StorageError(

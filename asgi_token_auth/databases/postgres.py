@@ -35,7 +35,7 @@ _TURN_PATIENCE: Final = 0.5
 #: Seconds after which a kept connection is asked whether it still works before it is used.
 _IDLE: Final = 5.0
 #: Seconds for a write to begin (to connect, and to wait for the writes of others), and for each of its statements.
-_WRITE_PATIENCE: Final = 10.0
+_WRITE_PATIENCE: Final = 10
 _STATEMENT_PATIENCE: Final = 60.0
 #: Seconds that a process may stand still in a transaction, and with it everybody else who writes.
 _STANDSTILL: Final = 4.0
@@ -195,7 +195,7 @@ class Postgres:
     async def _transaction(self, steps: Steps[T]) -> T:
         try:
             # One of them at a time: those that only wait for the lock must not take the readers' connections.
-            async with self._pool().writing, self._kept(checked=True, turn=_WRITE_PATIENCE) as connection:
+            async with self._writing(), self._kept(checked=True, turn=_WRITE_PATIENCE) as connection:
                 async with self._told(_WRITE_PATIENCE):
                     number = await self._begin(connection)
                 try:
@@ -218,11 +218,21 @@ class Postgres:
         finally:
             steps.close()
 
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        lock = self._pool().writing
+        async with self._told(_WRITE_PATIENCE):
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
     async def _begin(self, connection: Any) -> str:
         # The settings end with the transaction, so they reach nobody else behind a proxy. A writer that stands still
         # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server.
         await connection.execute(
-            f"begin; set local lock_timeout = '{_WRITE_PATIENCE - 2:g}s'; "
+            f"begin; set local lock_timeout = '{_WRITE_PATIENCE - 2}s'; "
             f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
             "select set_config('synchronous_commit', 'on', true) "
             "where current_setting('synchronous_commit') in ('off', 'local')"
@@ -292,6 +302,10 @@ class Postgres:
         except Exception as error:
             if not _is_about_a_value(error):
                 raise
+            if isinstance(error, asyncpg.PostgresError):
+                # The server's words are the same where a value in a table is at fault, which has nothing to do with
+                # what was asked for. Then it fails without any value too.
+                await connection.fetch(text, *[None] * len(values))
             raise ValueRefused(f"{self.name}: a value cannot be read as the type that the query wants.") from None
         return found
 
@@ -308,7 +322,8 @@ class Postgres:
     async def _kept(self, *, checked: bool = False, turn: float = _TURN_PATIENCE) -> AsyncIterator[Any]:
         """One of the kept connections. It is ended if anything but a refusal comes out of its use."""
         pool = self._pool()
-        connection = await pool.take(checked=checked, turn=turn)
+        async with self._told(_WRITE_PATIENCE):
+            connection = await pool.take(checked=checked, turn=turn)
         sound = False
         try:
             yield connection
