@@ -1,14 +1,18 @@
 """The benchmarks still run, and every case in them answers as it should. Nothing is said about time."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _HERE = Path(__file__).parent
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(_HERE / name), "--rounds", "1", "--seconds", "0.001", *arguments]
+def run(name: str, *arguments: str, seconds: str = "0.001") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(_HERE / name), "--rounds", "1", "--seconds", seconds, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
@@ -16,6 +20,15 @@ def test_every_case_of_a_request_answers_as_expected() -> None:
     ran = run("request_cost.py", "--rows", "2000")
     assert ran.returncode == 0, ran.stderr
     assert "bytes per remembered token" in ran.stdout
+
+
+def test_every_server_answers_over_http() -> None:
+    if shutil.which("wrk") is None:
+        assert "CI" not in os.environ, "wrk is missing"
+        pytest.skip("needs wrk: install Debian's package wrk")
+    ran = run("http_cost.py", "--connections", "4", seconds="1")
+    assert ran.returncode == 0, ran.stderr
+    assert "against a SELECT each" in ran.stdout
 
 
 def test_every_page_of_few_and_of_many_tokens_answers_as_expected() -> None:
