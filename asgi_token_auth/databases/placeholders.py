@@ -8,17 +8,19 @@ from functools import lru_cache
 from typing import Final
 
 # What PostgreSQL reads as one word, so that nothing inside of it is taken for a parameter (its manual, 4.1 "Lexical
-# Structure"). Words and numbers are here because they may end in what would otherwise begin a quotation.
+# Structure"). Words and numbers are here because they may end in what would otherwise begin a quotation. Whatever is
+# not ASCII is a letter to it. A string that goes on after a line break keeps its kind.
 _WORD: Final = re.compile(
     r"""
       --[^\r\n]*
     | [eE]'(?:[^'\\]|\\.|'')*'
+      (?:(?:[ \t\f\v]|--[^\r\n]*+)*+[\r\n](?:[ \t\f\v\r\n]|--[^\r\n]*+[\r\n])*+'(?:[^'\\]|\\.|'')*')*
     | '(?:[^']|'')*'
     | "(?:[^"]|"")*"
-    | \$(?P<tag>(?:[^\W\d][^\W$]*)?)\$.*?\$(?P=tag)\$
-    | \$\d+
-    | [^\W\d][\w$]*
-    | \d\w*
+    | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?\$(?P=tag)\$
+    | \$[0-9]+
+    | [A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*
+    | [0-9][A-Za-z0-9_\x80-\U0010ffff]*
     | ::
     | :(?P<name>[A-Za-z_][A-Za-z0-9_]*)
     """,
