@@ -64,7 +64,8 @@ def _somebody() -> pwd.struct_passwd | None:
 class Server:
     """One server with its own data, in a folder that is removed at the end."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, primary: Server | None = None) -> None:
+        """An empty one, or a standby of ``primary``."""
         self._somebody = _somebody()
         self.folder = Path(tempfile.mkdtemp(prefix="asgi-token-auth-postgres-"))
         self._give(self.folder)
@@ -75,6 +76,9 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
+        if primary is not None:
+            self._run("pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", primary.dsn())
+            return
         password = self.folder / "password"
         password.write_text(PASSWORD)
         self._give(password)
@@ -82,7 +86,6 @@ class Server:
             *("initdb", "-D", self.data, "-U", "owner", "--auth=trust", f"--pwfile={password}"),
             *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
         )
-
         # Every connection would otherwise cost a thousand hashes.
         rules = self.data / "pg_hba.conf"
         rules.write_text("host all guarded 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
@@ -101,10 +104,7 @@ class Server:
         command += ["-h", "127.0.0.1", "-k", self.folder]
         for option in ("fsync=off", "max_connections=100", "logging_collector=off", *options):
             command += ["-c", option]
-        with self.log.open("ab") as log:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, **self._identity()
-            )
+        process = self.also_run(*command)
         self.process = process
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -126,6 +126,26 @@ class Server:
     def run(self, sql: str, *parameters: object, dsn: str | None = None) -> list[Any]:
         """What an operator or another program does to the database."""
         return run(dsn or self.dsn(), sql, *parameters)
+
+    def promote(self) -> None:
+        """Make the primary of a standby."""
+        self._run("pg_ctl", "promote", "-D", self.data)
+
+    def processes(self) -> list[int]:
+        """The server's own process, and one for each session and task."""
+        assert self.process is not None
+        return [
+            self.process.pid,
+            *(pid for (pid,) in self.run("select pid from pg_stat_activity where pid <> pg_backend_pid()")),
+        ]
+
+    def also_run(self, *command: str | Path) -> subprocess.Popen[bytes]:
+        """Another program as the user that the server is run by."""
+        with self.log.open("ab") as log:
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, **self._identity()
+            )
+        return process
 
     def remove(self) -> None:
         self.stop()
@@ -184,11 +204,11 @@ def run(dsn: str, sql: str, *parameters: object) -> list[Any]:
 
 
 @contextmanager
-def running(*options: str) -> Iterator[Server]:
-    """A server of one's own, for a test that stops or breaks it."""
-    folder = programs()
+def running(*options: str, folder: Path | None = None, standby_of: Server | None = None) -> Iterator[Server]:
+    """A server of one's own, for a test that stops or breaks it. ``folder``: its programs, by default the newest."""
+    folder = folder or programs()
     assert folder is not None, NEEDED
-    server = Server(folder)
+    server = Server(folder, primary=standby_of)
     try:
         server.start(*options)
         yield server

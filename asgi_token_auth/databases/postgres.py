@@ -12,6 +12,7 @@ import contextlib
 import datetime as dt
 import decimal
 import hashlib
+import math
 import re
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -141,8 +142,7 @@ class Postgres:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.pop(loop, None)) is not None:
             await pool.close()
-        if leaving := [task for task in self._leaving if task.get_loop() is loop]:
-            await asyncio.wait(leaving)
+        await self.goodbyes()
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
         """Run one reading statement on a kept connection.
@@ -379,6 +379,12 @@ class Postgres:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
+    async def goodbyes(self) -> None:
+        """Wait until the connections that were let go have ended."""
+        loop = asyncio.get_running_loop()
+        if leaving := [task for task in self._leaving if task.get_loop() is loop]:
+            await asyncio.wait(leaving)
+
     def leave_to_parent(self) -> list[object]:
         """In a forked child: the parent's sessions are not to be used, and not to be ended."""
         held: list[object] = [*self._pools.values(), *self._leaving]
@@ -430,7 +436,10 @@ class _Pool:
                     continue
                 if (not checked and loop.time() - since < _IDLE) or await self._works(connection):
                     return connection
-                self._database.let_go(connection)
+                # What has ended this one has probably ended all of them, and each would cost its time.
+                for other, _ in self._idle:
+                    self._database.let_go(other)
+                self._idle.clear()
             return await self._database.connect()
         except BaseException:
             self._turn.release()
@@ -445,16 +454,28 @@ class _Pool:
             self._idle.append((connection, asyncio.get_running_loop().time()))
         else:
             self._database.let_go(connection)
+            # It may be what lies between, so none of the others is used before it has answered.
+            self._idle = [(other, -math.inf) for other, _ in self._idle]
 
     async def _works(self, connection: Any) -> bool:
+        """Whether it may be used. It is ended otherwise."""
+        works = False
         try:
             async with asyncio.timeout(_KEPT_PATIENCE):
-                return not await connection.fetchval("select pg_is_in_recovery()") or self._database.allow_stale_reads
+                standby = await connection.fetchval("select pg_is_in_recovery()")
+            works = not standby or self._database.allow_stale_reads
         except (*_ERRORS, TimeoutError):
-            return False
+            pass
+        finally:
+            # Also when whoever wanted it is gone.
+            if not works:
+                self._database.let_go(connection)
+        return works
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection, those in use when they are given back."""
+        # Not left to the keeper: a task that is cancelled before its first step does nothing at all.
+        await self._end()
         self._keeper.cancel()
         await asyncio.wait([self._keeper])
 
@@ -462,12 +483,19 @@ class _Pool:
         try:
             await asyncio.Event().wait()
         finally:
-            # Closed, or cancelled with everything else because the event loop ends and nobody has closed the database.
-            self._ended = True
-            for reader in self.readers.values():
-                await reader.close()
-            await asyncio.gather(*(_say_goodbye(connection) for connection, _ in self._idle))
-            self._idle.clear()
+            # Cancelled with everything else, because the event loop ends and nobody has closed the database. It waits
+            # only for tasks that it knew by then, and the others let go of their connections in new ones.
+            await asyncio.sleep(0)
+            await self._end()
+            await self._database.goodbyes()
+
+    async def _end(self) -> None:
+        self._ended = True
+        idle, self._idle = self._idle, []
+        readers, self.readers = self.readers, {}
+        await asyncio.gather(
+            *(_say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
+        )
 
 
 class _PostgresLookup:
@@ -625,6 +653,9 @@ def _sentence(error: BaseException) -> str:
         return "none of its servers is the primary; it is safe to try again."
     if isinstance(error, ssl.SSLError):
         return "TLS failed; check sslmode and sslrootcert in the DSN, and the server's certificate."
+    if isinstance(error, FileNotFoundError):
+        # Of a certificate as of a socket; neither tells its name.
+        return "a file is missing; check those that the DSN names, and the folder of the socket if its host is one."
     if isinstance(error, OSError):
         return "it cannot be reached; check that the server runs and that its address is right."
     if isinstance(error, asyncpg.ClientConfigurationError):

@@ -45,9 +45,8 @@ class SharedReads:
         return await future
 
     async def close(self) -> None:
-        """Stop reading. Whoever still waits gets a StorageError."""
+        """Wait until everybody has an answer, which takes no longer than a read may take."""
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
