@@ -81,6 +81,11 @@ class SQLite:
     def __repr__(self) -> str:
         return f"SQLite({str(self._path)!r})"
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def for_reading(self) -> SQLite:
         """The same file, never created and with its journal mode left alone."""
         return SQLite(self._path, journal_mode=None, create=False)

@@ -17,6 +17,7 @@ from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.config import Configuration, build_sources, database_by_dsn
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.databases.trigrams import index_tables
 from asgi_token_auth.datasette.configuration import Refused, own_block, read_block, with_secrets
 from asgi_token_auth.datasette.databases import AttachedDatabase, AttachedSecretStore, AttachedStore, attached_file
@@ -123,16 +124,18 @@ class Instance:
         return found
 
     def _names_of(self, name: str | None) -> list[str]:
-        """All names of the database ``name``, or of the internal one: one file may be attached several times."""
+        """All names of what the block calls ``name``, or of the internal database.
+
+        One file, or one database in memory, may be attached several times.
+        """
         databases = self.datasette.databases
         if name in self.databases or is_dsn(name):
-            return []
+            # Given to wrap_datasette, or by a DSN; what is a file may be attached besides.
+            elsewhere = self.databases.get(name or "")
+            path = str(elsewhere.path) if isinstance(elsewhere, SQLite) else None
+            return [known for known, database in databases.items() if _same_file(database.path, path)]
         kept = self.datasette.get_internal_database() if name is None else databases.get(name)
-        return [
-            known
-            for known, database in databases.items()
-            if database is kept or (kept is not None and kept.path is not None and _same_file(database.path, kept.path))
-        ]
+        return [known for known, database in databases.items() if kept is not None and _same_database(database, kept)]
 
     def build(self) -> list[Source | CallableSource]:
         """The sources, made on first use: what another plugin attaches at startup is there by then.
@@ -444,9 +447,15 @@ class _Startup:
         """Nothing: Datasette closes itself."""
 
 
-def _same_file(one: str | None, other: str) -> bool:
+def _same_database(one: Any, other: Any) -> bool:
+    if one is other or (one.memory_name is not None and one.memory_name == other.memory_name):
+        return True
+    return _same_file(one.path, other.path)
+
+
+def _same_file(one: str | None, other: str | None) -> bool:
     try:
-        return one is not None and Path(one).samefile(other)
+        return one is not None and other is not None and Path(one).samefile(other)
     except OSError:
         return False
 

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from datasette.database import Database
 from datasette.plugins import pm
 from sites import BOT, IS_1_0, StartFailed, cookie, make, needs_0_65, needs_1_0, registered, serving, wrapped
 
@@ -392,6 +393,32 @@ async def test_nobody_reaches_the_table_by_datasettes_own_pages(tmp_path: Path, 
                 answer = await client.post(path, json=body, headers=headers)
                 assert answer.status_code in (403, 404), (path, answer.text[:200])
         assert _rows(file) == before
+
+
+@pytest.mark.parametrize("kept_by", ["a path", "an object"])
+async def test_a_file_given_to_wrap_datasette_is_protected_where_it_is_attached_too(
+    tmp_path: Path, kept_by: str
+) -> None:
+    file = secrets_file(tmp_path)
+    datasette = make([file], config={"permissions": ALLOW} if IS_1_0 else {})
+    given = file if kept_by == "a path" else SQLite(file, journal_mode=None)
+    kept = block(secrets={"encryption_key": KEY, "database": "kept"})
+    async with serving(wrap_datasette(datasette, kept, databases={"kept": given})) as client:
+        await set_in_page(client, datasette, "EXAMPLE_SECRET", "the value")
+        assert (await client.get("/secrets/notes.json")).status_code == 200
+        assert (await client.get(f"/secrets/{TABLE}.json", headers=cookie(datasette, {"id": "ann"}))).status_code == 403
+
+
+async def test_a_database_in_memory_is_protected_under_each_of_its_names(tmp_path: Path) -> None:
+    kept = block(secrets={"encryption_key": KEY, "database": "one"})
+    datasette = make([], kept, config={"permissions": ALLOW} if IS_1_0 else {})
+    for name in ("one", "two"):
+        datasette.add_database(Database(datasette, memory_name=f"shared by {tmp_path.name}"), name=name)
+    async with serving(datasette.app()) as client:
+        await set_in_page(client, datasette, "EXAMPLE_SECRET", "the value")
+        for name in ("one", "two"):
+            answer = await client.get(f"/{name}/{TABLE}.json", headers=cookie(datasette, {"id": "ann"}))
+            assert answer.status_code == 403, name
 
 
 def _rows(file: Path) -> list[Any]:
