@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
 from collections.abc import Sequence
@@ -108,10 +109,10 @@ class Encryption:
                     "and find out who else writes to this database."
                 )
             plain = plain[len(bound) :]
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return plain.decode()
-        except UnicodeDecodeError as error:
-            raise SecretUnreadable(f"{which} holds no text: set it again.") from error
+        # Raised out here, because Python's own error has the value in it, and a report of one shows what it came from.
+        raise SecretUnreadable(f"{which} holds no text: set it again.")
 
     def is_current(self, blob: bytes) -> bool:
         """Whether it was encrypted by :meth:`encrypt` with the newest key."""

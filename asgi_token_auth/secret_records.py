@@ -100,11 +100,10 @@ def check_value(value: object) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput("A secret must be text, and not empty.")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInput("A secret must be valid text.") from error
-    if size > MAX_VALUE:
+    # Asked before it is encoded, because Python's own error would have the value in it.
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidInput("A secret must be valid text.")
+    if len(value.encode()) > MAX_VALUE:
         raise InvalidInput(f"A secret must have at most {MAX_VALUE:,} bytes.")
     return value
 

@@ -93,8 +93,10 @@ def test_a_wrong_key_and_damage_are_told_apart() -> None:
 
 @pytest.mark.parametrize("plain", [b"\xff\x02another form", b"caf\xe9"])
 def test_what_is_neither_form_is_refused(plain: bytes) -> None:
-    with pytest.raises(SecretUnreadable, match=r"'name' \(version 1\) holds no text: set it again"):
+    with pytest.raises(SecretUnreadable, match=r"'name' \(version 1\) holds no text: set it again") as raised:
         Encryption(NEW).decrypt("name", 1, Fernet(NEW).encrypt(plain))
+    # An error of Python's about it would have the value in it, for whoever reports errors with what caused them.
+    assert raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(

@@ -491,6 +491,8 @@ async def test_a_value_that_cannot_be_one_is_refused_and_not_quoted(
         await store.set("API_KEY", value)
     assert len(str(refused.value)) < 200
     assert KEY not in str(refused.value)
+    # An error of Python's about it would have the value in it, for whoever reports errors with what caused them.
+    assert refused.value.__context__ is None
     assert home.rows() == []
 
 
