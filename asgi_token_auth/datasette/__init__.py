@@ -260,7 +260,9 @@ def menu_links(datasette: Any, actor: Any) -> Any:
 @hookimpl
 def skip_csrf(datasette: Any, scope: Any) -> bool | None:
     """Datasette 0.65: our pages look for other sites' requests themselves, without a token in the form."""
-    for path in (pages.path(datasette, TOKENS_PATH), pages.path(datasette, SECRETS_PATH)):
+    # With the base_url and without it, because a proxy may take it away, and Datasette answers all the same.
+    ours = (TOKENS_PATH, SECRETS_PATH)
+    for path in (*ours, *(pages.path(datasette, one) for one in ours)):
         if scope["path"] == path or scope["path"].startswith((path + "/", path + ".")):
             return True
     return None

@@ -631,6 +631,9 @@ async def test_the_pages_follow_the_base_url_of_datasette(tmp_path: Path) -> Non
         assert (done.status_code, done.headers["location"]) == (302, f"/data{PATH}")
         page = await client.get(f"/data{PATH}", headers=headers)
         assert f'href="/data{PATH}/a%2Fb"' in page.text
+        # A proxy may take the prefix away.
+        done = await client.post(f"{PATH}/a%2Fb", headers=headers, data={"secret": "y"})
+        assert (done.status_code, done.headers["location"]) == (302, f"/data{PATH}")
 
 
 async def test_each_of_the_pages_leads_to_the_others_that_one_may_see(tmp_path: Path) -> None:
