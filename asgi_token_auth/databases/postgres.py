@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from asgi_token_auth.databases.forks import watch
+from asgi_token_auth.databases.gin import GinIndex
 from asgi_token_auth.databases.placeholders import numbered
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.shared_reads import SharedReads
@@ -63,6 +64,7 @@ DIALECT: Final = Dialect(
         "and not attisdropped"
     ),
     like="ilike",
+    text_index=GinIndex(),
     continue_ids=(
         "select setval(pg_get_serial_sequence('{table}', 'id'), "
         "greatest((select max(id) from {table}), nextval(pg_get_serial_sequence('{table}', 'id'))))"
