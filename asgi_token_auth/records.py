@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +19,8 @@ MAX_ACTOR_ID: Final = 500
 MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
 #: Characters of restrictions as JSON. They are read with every row that is looked at, and shown in lists.
 MAX_PERMISSIONS: Final = 250_000
+# NUL ends a string in some databases and surrogates are no characters.
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 
 Status = Literal["active", "revoked", "expired", "damaged"]
 
@@ -141,11 +144,17 @@ class StoredToken:
 
     def status(self, now: float) -> Status:
         """Computed from what is stored; never written by looking."""
+        return self.read(now)[0]
+
+    def read(self, now: float) -> tuple[Status, int | None, Restrictions | None]:
+        """The status, :attr:`expires_at` and :meth:`restrictions`, read once. A damaged row allows nothing."""
         try:
-            expires_at = self.expires_at
-            self.restrictions()
+            expires_at, restrictions = self.expires_at, self.restrictions()
         except (ValueError, RecursionError):
-            return "damaged"
+            return "damaged", None, Restrictions()
+        return self._status(now, expires_at), expires_at, restrictions
+
+    def _status(self, now: float, expires_at: int | None) -> Status:
         if not isinstance(self.actor_id, str) or not self.actor_id:
             return "damaged"
         if self.marked == "R":
@@ -240,8 +249,7 @@ def _names(restrictions: Restrictions) -> Iterator[str]:
 
 def is_text(value: str) -> bool:
     """Whether every database can hold ``value`` as text."""
-    # NUL ends a string in some databases and surrogates are no characters.
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    return _NO_TEXT.search(value) is None
 
 
 def as_integer(value: object) -> int | None:

@@ -6,6 +6,7 @@ An empty set allows nothing. "Unrestricted" is not a value of this type: it is `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -62,6 +63,8 @@ _TABLE_ACTIONS: Final = frozenset(
         "drop-view",
     )
 )
+# JSON can spell lone surrogates, which no database and no answer could hold.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # SQLite folds ASCII only when it compares names, so str.lower() would join names that differ.
 _FOLD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 
@@ -239,17 +242,21 @@ def _text(value: object, what: str) -> str:
 
 
 def _actions(value: object) -> Actions:
-    if not isinstance(value, (list, tuple)) or not all(_is_name(action) for action in value):
+    if not isinstance(value, (list, tuple)) or not _are_names(value):
         raise InvalidInput("Restrictions must hold lists of action names.")
     return tuple(value)
 
 
 def _by_name(value: object, read: Callable[[object], T]) -> Mapping[str, T]:
-    if not isinstance(value, Mapping) or not all(_is_name(name) for name in value):
+    if not isinstance(value, Mapping) or not _are_names(value):
         raise InvalidInput("Restrictions of databases and of resources must be objects keyed by name.")
     return MappingProxyType({name: read(inner) for name, inner in value.items()})
 
 
-def _is_name(value: object) -> bool:
-    # JSON can spell lone surrogates, which no database and no answer could hold.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+def _are_names(values: Iterable[Any]) -> bool:
+    # All at once: a token's restrictions may hold thousands of names, and a list of tokens thirty such.
+    try:
+        text = "".join(values)
+    except TypeError:
+        return False
+    return text.isascii() or _SURROGATE.search(text) is None

@@ -55,6 +55,19 @@ def describe(restrictions: Restrictions | None) -> list[tuple[str, list[str]]]:
     return list(_groups(restrictions))
 
 
+def brief(restrictions: Restrictions | None, most: int = 3) -> tuple[str, list[str], int]:
+    """The first heading of :func:`describe`, ``most`` of the actions under it, and how many more there are in all.
+
+    Without an action the heading is empty. What a list does not show is only counted: it may be thousands.
+    """
+    if restrictions is None or (first := next(_groups(restrictions), None)) is None:
+        return "", [], 0
+    count = len(restrictions.all) + sum(map(len, restrictions.database.values()))
+    count += sum(len(actions) for resources in restrictions.resource.values() for actions in resources.values())
+    heading, actions = first
+    return heading, actions[:most], count - len(actions[:most])
+
+
 def record_json(token: TokenRecord) -> dict[str, Any]:
     """A record as JSON data, with times in UTC as ISO 8601."""
     return {

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from asgi_token_auth import Restrictions
-from asgi_token_auth.words import describe, duration, exact, relative
+from asgi_token_auth.words import brief, describe, duration, exact, relative
 
 DAY = 86_400
 
@@ -76,3 +76,7 @@ def test_restrictions_are_told_from_wide_to_narrow_in_long_names() -> None:
     ]
     assert describe(None) == []
     assert describe(Restrictions()) == []
+    assert brief(restrictions) == ("Everywhere", ["view-instance"], 3)
+    assert brief(Restrictions(database=restrictions.database)) == ("Database: d", ["execute-sql"], 0)
+    assert brief(Restrictions(resource=restrictions.resource), 1) == ("Table: d/t", ["view-table"], 1)
+    assert brief(Restrictions(database={"empty": ()})) == brief(Restrictions()) == brief(None) == ("", [], 0)

@@ -120,7 +120,7 @@ class ManagedTokens:
         if found is None:
             return Reason.UNKNOWN_TOKEN
         row = StoredToken(*found)
-        status = row.status(now)
+        status, expires_at, restrictions = row.read(now)
         if status == "damaged":
             logger.error("token %d is refused because its row in %s is damaged", row.id, self.store.table)
             return Reason.DAMAGED
@@ -135,7 +135,6 @@ class ManagedTokens:
             until = row.previous_until
         if status != "active":
             return Reason.REVOKED if status == "revoked" else Reason.EXPIRED
-        expires_at, restrictions = row.expires_at, row.restrictions()
         if expires_at is not None:
             until = min(until, expires_at)
         actor: dict[str, object] = {"id": row.actor_id, "token": "dsatok", "token_id": row.id}

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from asgi_token_auth.web.forms import box
-from asgi_token_auth.words import describe, duration, exact, relative
+from asgi_token_auth.words import brief, describe, duration, exact, relative
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -38,6 +38,7 @@ def web_address(text: str | None) -> str | None:
 
 _environment.globals.update(
     box=box,
+    brief_words=brief,
     describe=describe,
     duration=duration,
     exact=exact,
