@@ -67,7 +67,9 @@ _SHOWN: Final = f"{_DECIDING}, description, last_used_timestamp, last_used_addre
 
 
 # Status in SQL, as StoredToken.status() computes it, but for rows that are damaged inside.
-_EXPIRED: Final = "(token_status = 'E' or created_timestamp + expires_after_seconds <= :now)"
+# The cast keeps times at the ends of the calendar from being too large a number together.
+_ENDS: Final = "cast(created_timestamp as numeric) + expires_after_seconds"
+_EXPIRED: Final = f"(token_status = 'E' or {_ENDS} <= :now)"
 _HAS_STATUS: Final[dict[str, str]] = {
     "active": f"token_status = 'A' and ended_timestamp is null and not coalesce({_EXPIRED}, false)",
     "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
@@ -339,7 +341,8 @@ class TokenStore(TableStore):
         """Give an active token a new text. Everything else about it stays.
 
         Args:
-            grace: seconds that the old text goes on working; 0, for a leaked one: none.
+            grace: seconds that the old text goes on working; 0, for a leaked one: none. The texts before that one
+                have stopped then, whatever they were given.
             deliver: as for :meth:`issue`; if it raises, the old text goes on working.
 
         Raises:
@@ -566,13 +569,15 @@ class TokenStore(TableStore):
             sooner = until if ends is None else ends if until is None else min(ends, until)
             if keeps == has and sooner == ends:
                 continue
-            if sooner != ends and type(child.created) is not int:
+            try:
+                life = child.expires_after if sooner == ends else _life(child, sooner)
+            except InvalidInput:
                 # Its expiry cannot be written down, so it cannot be let live.
                 yield from self._end([row], by, now)
                 continue
             yield (
                 f"update {self._table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
-                {"permissions": permissions_text(keeps), "life": _life(child, sooner), "id": child.id},
+                {"permissions": permissions_text(keeps), "life": life, "id": child.id},
             )
             yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
 
@@ -601,7 +606,7 @@ class TokenStore(TableStore):
         old = (
             f"select id from {self._table} where id < (select max(id) from {self._table}) "
             "and (ended_timestamp < :before or (ended_timestamp is null "
-            "and created_timestamp + expires_after_seconds < :before "
+            f"and {_ENDS} < :before "
             "and cast(created_timestamp as bigint) = created_timestamp "
             "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
         )
@@ -743,15 +748,12 @@ class TokenStore(TableStore):
     def _record(self, row: Row) -> TokenRecord:
         stored = StoredToken(*row[: _DECIDING.count(",") + 1])
         description, last_used, address, parent = row[_DECIDING.count(",") + 1 :]
-        try:
-            expires_at, restrictions = stored.expires_at, stored.restrictions()
-        except (ValueError, RecursionError):
-            # Shown as damaged: the others of a list must not suffer for it.
-            expires_at, restrictions = None, Restrictions()
+        # Shown as damaged where it is: the others of a list must not suffer for it.
+        status, expires_at, restrictions = stored.read(self.clock())
         return TokenRecord(
             id=stored.id,
             actor_id=stored.actor_id if isinstance(stored.actor_id, str) else "",
-            status=stored.status(self.clock()),
+            status=status,
             description=description if isinstance(description, str) else None,
             restrictions=restrictions,
             created_at=as_integer(stored.created),
@@ -834,6 +836,6 @@ def _life(token: StoredToken, until: int | None) -> int | None:
     """``until`` as the column holds it: seconds after the token was created."""
     if until is None:
         return None
-    if type(token.created) is not int:
+    if type(token.created) is not int or not -MAX_ID <= until - token.created <= MAX_ID:
         raise InvalidInput("This token has no time of creation, so its expiry cannot be changed; rotate or revoke it.")
     return until - token.created

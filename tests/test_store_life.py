@@ -313,6 +313,39 @@ async def test_widening_is_bounded_by_the_parent(store: TokenStore, change: dict
     assert wide.restrictions == only(VT)
 
 
+@pytest.mark.parametrize("created", [-(2**63) + 1, 2**63 - 1])
+async def test_a_time_that_no_calendar_has_stops_nothing_else(store: TokenStore, created: int) -> None:
+    parent = await issue(store)
+    child = await issue(store, parent=parent)
+    expiring = await issue(store, expires_after=10)
+    run_sql(store, f"update {store.table} set created_timestamp = ? where id in ({child}, {expiring})", created)
+    run_sql(store, f"update {store.table} set expires_after_seconds = created_timestamp where id = {expiring}")
+    newest = await issue(store)
+    for status in ("active", "revoked", "expired"):
+        for owner in ("ann", ANY_OWNER):
+            found = await listed(store, owner=owner, status=status)
+            assert (newest in found) == (status == "active"), status
+            assert expiring not in found or status == ("expired" if created < 0 else "active")
+    assert await store.prune(ended_before=1, dry_run=True) == (created < 0)
+    if created < 0:
+        with pytest.raises(InvalidInput, match="expiry cannot be changed"):
+            await store.edit(child, owner="ann", expires_after=60)
+        await store.edit(parent, owner="ann", expires_after=60)
+        assert (await store.get(child, owner="ann")).status == "revoked", "it could not be narrowed, so it is ended"
+
+
+async def test_a_list_reads_the_restrictions_of_each_token_once(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        await issue(store, restrictions=only(VT))
+    read: list[object] = []
+    original = Restrictions.from_wire
+    monkeypatch.setattr(Restrictions, "from_wire", lambda wire: read.append(wire) or original(wire))
+    assert len(await listed(store)) == 5
+    assert len(read) == 5
+
+
 async def test_a_token_whose_parent_is_gone_gets_a_new_description_but_no_new_limits(store: TokenStore) -> None:
     child = await issue(store, parent=await issue(store))
     run_sql(store, f"delete from {store.table} where id = 1")

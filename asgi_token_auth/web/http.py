@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+
+T = TypeVar("T")
 
 #: The longest body that is read, in bytes, and the most fields of a form.
 MAX_BODY: Final = 1_048_576
@@ -40,7 +42,7 @@ class Refused(Exception):
 
 
 async def read_form_body(request: Request) -> dict[str, str]:
-    """The fields of a form as a browser sends it; of a repeated field the last.
+    """The fields of a form as a browser sends it, each once.
 
     Raises:
         Refused: 413, 415 or 400.
@@ -53,7 +55,7 @@ async def read_form_body(request: Request) -> dict[str, str]:
         )
     except (ValueError, UnicodeError) as error:
         raise Refused(400, "The form cannot be read; it must be in UTF-8.") from error
-    return dict(fields)
+    return _without_repeats(fields, Refused(400, "A field of the form was sent twice; send each once."))
 
 
 async def read_json_body(request: Request) -> dict[str, Any]:
@@ -65,12 +67,24 @@ async def read_json_body(request: Request) -> dict[str, Any]:
     _check_type(request, "application/json", "Send a JSON object with Content-Type: application/json.")
     body = await _read(request)
     try:
-        value = json.loads(body)
+        value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "The body is not valid JSON in UTF-8.") from error
     if not isinstance(value, dict):
         raise Refused(400, "The body must be a JSON object.")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return _without_repeats(pairs, Refused(400, "A name stands twice in one object of the body; send each once."))
+
+
+def _without_repeats(pairs: Sequence[tuple[str, T]], refusal: Refused) -> dict[str, T]:
+    # Which of two counts, nobody could tell by looking, and one of them may lift a limit that the other one sets.
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise refusal
+    return read
 
 
 def html(text: str, *, policy: str, status: int = 200) -> Response:

@@ -124,6 +124,24 @@ def test_the_life_of_a_token(site: Site, new_page: NewPage, way: str) -> None:
     assert page.locator("tr.token-R", has_text=f"Changed by {way}").count() == 1
 
 
+def test_a_second_click_sends_nothing_again(site: Site, new_page: NewPage) -> None:
+    page = new_page()
+    page.goto(site.url("/create"))
+    prevented = page.evaluate(
+        """() => {
+            const form = document.querySelector(".ata-form"), prevented = [];
+            window.addEventListener("submit", (event) => {
+                prevented.push(event.defaultPrevented);
+                event.preventDefault();
+            });
+            form.requestSubmit();
+            form.requestSubmit();
+            return prevented;
+        }"""
+    )
+    assert prevented == [False, True]
+
+
 def test_an_error_is_beside_its_field_and_has_the_focus(site: Site, new_page: NewPage) -> None:
     page = new_page(java_script_enabled=False)
     page.goto(site.url("/create"))

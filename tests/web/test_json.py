@@ -88,6 +88,13 @@ BAD: dict[str, tuple[str, bytes, str | None, int]] = {
     "a list": ("/create.json", b"[]", "application/json", 400),
     "a string": ("/create.json", b'"x"', "application/json", 400),
     "null": ("/create.json", b"null", "application/json", 400),
+    "a name twice": ("/create.json", b'{"expires_after": 60, "expires_after": null}', "application/json", 400),
+    "a name twice inside": (
+        "/1/edit.json",
+        b'{"restrictions": {"a": ["auth-tokens-create"], "a": []}}',
+        "application/json",
+        400,
+    ),
     "not UTF-8": ("/create.json", b'{"description": "\xff"}', "application/json", 400),
     "a lone surrogate": ("/create.json", b'{"description": "\\ud800"}', "application/json", 400),
     "nested": ("/create.json", b"[" * 200_000, "application/json", 400),

@@ -74,7 +74,10 @@ async def test_the_life_of_a_token_in_pages(tmp_path: Path, kind: str) -> None:
         assert [(await site.client.get(current, headers=bearer(text))).status_code for text in (first, second)] == [
             200
         ] * 2
+        warning = "still works, and stops at once if you rotate again"
+        assert warning in (await get(site, "/1")).text
         await post(site, "/1", {"rotate": "1", "grace": "0"})
+        assert warning not in (await get(site, "/1")).text
         assert [(await site.client.get(current, headers=bearer(text))).status_code for text in (first, second)] == [
             401
         ] * 2
@@ -135,6 +138,8 @@ BODIES: dict[str, tuple[bytes, str, int]] = {
     "oversized": (b"description=" + b"x" * 1_048_576, FORM, 413),
     "too many fields": (b"&".join(b"a%d=1" % n for n in range(10_002)), FORM, 400),
     "empty": (b"", FORM, 400),
+    "a field twice": (b"revoke=1&revoke=1", FORM, 400),
+    "an expiry and none": (b"expire_type=days&expire_duration=1&expire_type=", FORM, 400),
     "an unknown action": (b"delete=1", FORM, 400),
     "an empty action": (b"revoke=&rotate=", FORM, 400),
     "one empty action": (b"revoke=", FORM, 400),
@@ -342,6 +347,7 @@ async def test_damaged_rows_are_shown_beside_the_others(tmp_path: Path, kind: st
         "created_timestamp = null, expires_after_seconds = 5",
         "created_timestamp = 9223372036854775807",
         "created_timestamp = -9223372036854775808",
+        "created_timestamp = -9223372036854775807",
         "expires_after_seconds = 'abc'",
         "actor_id = null",
         "description = cast(x'ff' as text)",
@@ -364,6 +370,14 @@ async def test_damaged_rows_are_shown_beside_the_others(tmp_path: Path, kind: st
             for path in (f"/{token_id}", f"/{token_id}.json", f"/{token_id}/edit"):
                 answer = await get(site, path, "viewer")
                 assert answer.status_code in (200, 400, 403), (path, changes[token_id - 1])
+            for path, body in (
+                ("/edit", {"expires_after": 60}),
+                ("/edit", {"description": "x"}),
+                ("", {"rotate": True}),
+            ):
+                address = f"{PATH}/{token_id}{path}.json"
+                answer = await site.client.post(address, json=body, headers=site.user("viewer"))
+                assert answer.status_code in (200, 400, 403), (path, body, changes[token_id - 1])
             assert (await post(site, f"/{token_id}", {"revoke": "1"}, "both")).status_code == 302
 
 

@@ -36,6 +36,15 @@
     token.addEventListener("focus", () => token.select());
   }
 
+  // A second click would make a second token, and of a new text that nobody has seen it would make the old one.
+  const sent = new WeakMap();
+  for (const posted of document.querySelectorAll(".ata form[method=post]")) {
+    posted.addEventListener("submit", (event) => {
+      if (Date.now() - (sent.get(posted) ?? 0) < 5000) event.preventDefault();
+      else sent.set(posted, Date.now());
+    });
+  }
+
   const form = document.querySelector(".ata-form");
   if (!form?.elements.expire_type) return;
   const unit = form.elements.expire_type;
