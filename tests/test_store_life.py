@@ -341,7 +341,12 @@ async def test_a_list_reads_the_restrictions_of_each_token_once(
         await issue(store, restrictions=only(VT))
     read: list[object] = []
     original = Restrictions.from_wire
-    monkeypatch.setattr(Restrictions, "from_wire", lambda wire: read.append(wire) or original(wire))
+
+    def counted(wire: object) -> Restrictions:
+        read.append(wire)
+        return original(wire)
+
+    monkeypatch.setattr(Restrictions, "from_wire", counted)
     assert len(await listed(store)) == 5
     assert len(read) == 5
 
