@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from asgi_token_auth.databases.protocol import Database, Parameters, ReadingSteps, Row, Search, Steps, T
+from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import StorageError
 
 logger = logging.getLogger("asgi_token_auth")
@@ -72,10 +73,7 @@ class TextSearch:
             return False
 
     async def _read(self, steps: ReadingSteps[T]) -> T:
-        rows: list[Row] | None = None
-        while True:
-            try:
-                sql, parameters = steps.send(rows) if rows is not None else next(steps)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            rows = (await self._database.query(sql, parameters)).rows
+        return await drive(steps, self._rows)
+
+    async def _rows(self, sql: str, parameters: Parameters) -> list[Row]:
+        return (await self._database.query(sql, parameters)).rows

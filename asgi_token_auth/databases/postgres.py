@@ -16,6 +16,7 @@ import math
 import re
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -26,6 +27,7 @@ from asgi_token_auth.databases.gin import GinIndex
 from asgi_token_auth.databases.placeholders import numbered
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.shared_reads import SharedReads
+from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import ConfigurationError, StorageError, TokenAuthError, ValueRefused
 
 T = TypeVar("T")
@@ -201,7 +203,7 @@ class Postgres:
                 async with self._told(_WRITE_PATIENCE):
                     number = await self._begin(connection)
                 try:
-                    result = await self._drive(connection, steps)
+                    result = await drive(steps, partial(self._run, connection))
                 except TokenAuthError as error:
                     if not isinstance(error, StorageError):
                         # The store's own refusal; nothing is wrong with the connection.
@@ -244,21 +246,13 @@ class Postgres:
         )
         return number
 
-    async def _drive(self, connection: Any, steps: Steps[T]) -> T:
-        rows: list[Row] | None = None
-        while True:
-            try:
-                sql, parameters = steps.send(rows) if rows is not None else next(steps)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            async with self._told(_STATEMENT_PATIENCE):
-                if isinstance(parameters, Mapping):
-                    text, names = numbered(sql, tuple(parameters))
-                    found = await connection.fetch(text, *[parameters[name] for name in names])
-                    rows = [tuple(row) for row in found]
-                else:
-                    await _many(connection, sql, parameters)
-                    rows = []
+    async def _run(self, connection: Any, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
+        async with self._told(_STATEMENT_PATIENCE):
+            if not isinstance(parameters, Mapping):
+                await _many(connection, sql, parameters)
+                return []
+            text, names = numbered(sql, tuple(parameters))
+            return [tuple(row) for row in await connection.fetch(text, *[parameters[name] for name in names])]
 
     async def _find_out(self, lost: _CommitLost) -> None:
         """Return if it was committed.
@@ -348,18 +342,21 @@ class Postgres:
             raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
         except _ERRORS as error:
             raise self.failure(error) from error
-        except ValueError as error:
-            # asyncpg's way to say that it cannot read a DSN; the text may quote it.
-            raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from error
 
     async def connect(self) -> Any:
         """A new connection, to a server that may be asked."""
-        connection = await asyncpg.connect(
-            self._dsn,
-            timeout=_WRITE_PATIENCE,
-            server_settings={"application_name": "asgi-token-auth"},
-            **self._options,
-        )
+        try:
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=_WRITE_PATIENCE,
+                server_settings={"application_name": "asgi-token-auth"},
+                **self._options,
+            )
+        except ValueError as error:
+            if isinstance(error, _ERRORS):
+                raise
+            # A part of the DSN that asyncpg cannot read; its words may quote it.
+            raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from None
         try:
             if not self.allow_stale_reads and await connection.fetchval("select pg_is_in_recovery()"):
                 raise self.is_standby()

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote
@@ -22,6 +23,7 @@ import aiosqlite
 
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.databases.trigrams import TrigramIndex
 from asgi_token_auth.errors import ConfigurationError, StorageError
 
@@ -169,7 +171,7 @@ class SQLite:
             await connection.execute_fetchall("pragma synchronous = full")
             await connection.execute_fetchall("begin immediate")
             try:
-                result = await _drive(connection, steps)
+                result = await drive(steps, partial(_run, connection))
             except BaseException:
                 # A full disk makes SQLite roll back by itself.
                 if connection.in_transaction:
@@ -461,18 +463,11 @@ async def _switch_to_wal(connection: aiosqlite.Connection) -> None:
         pause = min(pause * 2, 0.05)
 
 
-async def _drive(connection: aiosqlite.Connection, steps: Steps[T]) -> T:
-    rows: list[Row] | None = None
-    while True:
-        try:
-            sql, parameters = steps.send(rows) if rows is not None else next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(parameters, Mapping):
-            rows = [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
-        else:
-            await (await connection.executemany(sql, parameters)).close()
-            rows = []
+async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
+    if isinstance(parameters, Mapping):
+        return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+    await (await connection.executemany(sql, parameters)).close()
+    return []
 
 
 def repeated(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:
@@ -486,19 +481,12 @@ def described(sql: str, parameters: Parameters) -> tuple[str, Parameters]:
     return f"select * from (\n{sql}\n) as checked limit 0", parameters
 
 
-def drive_here(connection: sqlite3.Connection, steps: Steps[T]) -> T:
-    """Run ``steps`` on ``connection`` in the calling thread. The caller owns the transaction."""
-    rows: list[Row] | None = None
-    while True:
-        try:
-            sql, parameters = steps.send(rows) if rows is not None else next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(parameters, Mapping):
-            rows = [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
-        else:
-            connection.executemany(sql, parameters)
-            rows = []
+def run_here(connection: sqlite3.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
+    """Run one statement of a transaction on ``connection`` in the calling thread."""
+    if isinstance(parameters, Mapping):
+        return [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
+    connection.executemany(sql, parameters)
+    return []
 
 
 def _text(stored: bytes) -> str | bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from datasette.utils import sqlite_timelimit
 
 from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Result, Row, Steps
-from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, drive_here, repeated
+from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, repeated, run_here
+from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.secret_store import SecretStore
@@ -105,9 +107,9 @@ class AttachedDatabase:
 
         def run(connection: sqlite3.Connection) -> T:
             if IS_1_0:
-                return drive_here(connection, steps)
+                return drive_here(steps, partial(run_here, connection))
             with connection:
-                return drive_here(connection, steps)
+                return drive_here(steps, partial(run_here, connection))
 
         return await self._run(run, reads=False)
 
