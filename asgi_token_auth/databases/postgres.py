@@ -604,10 +604,13 @@ def _typed(values: list[Any], types: tuple[str, ...]) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     """A value as SQLite would have it, since actors are written as JSON."""
+    if isinstance(value, (float, decimal.Decimal)) and not math.isfinite(value):
+        # JSON has no such numbers.
+        return None
     if value is None or isinstance(value, (str, int, float, bytes)):
         return value
     if isinstance(value, decimal.Decimal):
-        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (list, tuple)):
@@ -634,12 +637,20 @@ def _described(dsn: object) -> str:
     example = "postgresql://user@host/database"
     if not isinstance(dsn, str) or not dsn.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"dsn: give the address of a PostgreSQL database, for example {example}.")
-    parts = urlsplit(dsn)
+    unreadable = ConfigurationError(
+        f"dsn: it cannot be read; write it as {example}, and what is special in a password as %2F and the like."
+    )
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        raise unreadable from None
     if ("@" not in parts.netloc and "@" in dsn) or not dsn.isprintable() or " " in dsn:
-        raise ConfigurationError(
-            f"dsn: it cannot be read; write it as {example}, and what is special in a password as %2F and the like."
-        )
+        raise unreadable
     hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ()))
+    ports = [host.rpartition(":")[2] for host in hosts.split(",") if re.search(r":[0-9]+$", host)]
+    ports += ",".join(parse_qs(parts.query).get("port", ())).split(",")
+    if any(port.isdecimal() and not 1 <= int(port) <= 65_535 for port in ports):
+        raise ConfigurationError("dsn: a port is a number from 1 to 65535.")
     database = unquote(parts.path.lstrip("/"))
     return f"PostgreSQL database {database or 'of the default name'}" + (f" on {hosts}" if hosts else "")
 

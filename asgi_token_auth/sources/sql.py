@@ -95,7 +95,7 @@ class SQLTokens:
     async def authenticate(self, credential: Credential) -> Outcome:
         """Run the query for the part before the hyphen and compare the part after it."""
         token_id, hyphen, secret = credential.token.partition("-")
-        if not hyphen:
+        if not hyphen or not _is_text(token_id):
             return None
         if self._columns is None:
             await self.open()
@@ -124,6 +124,15 @@ class SQLTokens:
             logger.error("query.sql returned an actor without an id, or with a binary column; the token is refused")
             return Rejected(Reason.DAMAGED)
         return actor_outcome(actor, source=self, credential=credential)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a database could hold it: half of a surrogate pair is in no encoding."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_bytes(value: object) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
@@ -24,13 +26,13 @@ from typing import Any, Self
 import asyncpg
 import postgres
 import pytest
-from asgi import SECRET, App, status_of
+from asgi import SECRET, App, ask, bearer, http, status_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from asgi_token_auth import ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth import ConfigurationError, ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
@@ -842,3 +844,125 @@ async def test_a_schema_may_have_any_sensible_name(server: postgres.Server, name
         assert server.run("select from pg_tables where schemaname = 'public'") == []
     finally:
         server.run(f'drop schema "{name}" cascade')
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "it refuses the user or the password"),
+        ({"user=": "nobody"}, "it refuses the user or the password"),
+        ({"/postgres?": "/missing?"}, "it refuses the user or the password|there is no database of this name"),
+        ({"127.0.0.1": "127.0.0.1:1,127.0.0.1"}, "cannot be|refuses"),
+        ({"127.0.0.1": "host.invalid"}, "it cannot be reached"),
+        ({"PORT": "1"}, "it cannot be reached"),
+        ({"PORT": "99999"}, "."),
+        ({"PORT": "0"}, "."),
+        ({"sslmode=disable": "port=5432,99999"}, "."),
+        ({"sslmode=disable": "sslmode=nonsense"}, "its DSN cannot be used"),
+        ({"sslmode=disable": "sslmode=verify-full&sslrootcert=/nonexistent"}, "a file is missing"),
+        ({"sslmode=disable": "sslmode=require"}, "."),
+        ({"sslmode=disable": "target_session_attrs=nonsense"}, "its DSN cannot be used"),
+        ({"sslmode=disable": "passfile=/nonexistent"}, "."),
+        ({"sslmode=disable": "no_such_setting=1"}, "."),
+        ({"sslmode=disable": "command_timeout=word"}, "."),
+        ({"/postgres?": "/?"}, "."),
+        ({"PORT": "word"}, "."),
+        ({"127.0.0.1": "[::1"}, "."),
+        ({"postgresql": "mysql"}, "."),
+        ({"@": " @"}, "."),
+        ({"@": "/@"}, "."),
+        ({"@": "?@"}, "."),
+        ({"@": "#@"}, "."),
+    ],
+    ids=repr,
+)
+async def test_the_password_is_in_no_message(
+    server: postgres.Server, schema: str, caplog: pytest.LogCaptureFixture, change: dict[str, str], says: str
+) -> None:
+    password = "Pw3/x%41 y"
+    server.run("drop role if exists guarded; create role guarded login password 'another'")
+    dsn = server.dsn(user="guarded", password=password)
+    for old, new in change.items():
+        dsn = dsn.replace(f":{server.port}/" if old == "PORT" else old, f":{new}/" if old == "PORT" else new)
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    try:
+        database = Postgres(dsn, schema=schema)
+    except ConfigurationError as error:
+        said += traceback.format_exception(error)
+    else:
+        store = TokenStore(database, secret=SECRET)
+        source = SQLTokens(database, "select 's' as token_secret, 1 as actor_id where :token_id = '1'")
+        for attempt in (store.open(), store.list(owner="ann"), store.issue("ann"), source.open()):
+            with pytest.raises((StorageError, ConfigurationError), match=says) as raised:
+                await soon(attempt)
+            said += traceback.format_exception(raised.value)
+        app = TokenAuthMiddleware(App(), sources=[ManagedTokens(store), source])
+        for token in ("dsatok_x", "1-s"):
+            answer = await soon(ask(app, http([bearer(token)])))
+            said += [str(answer.status), str(answer.messages)]
+        said += [repr(database), repr(store), repr(source), repr(vars(source)), database.name, repr(app)]
+        await database.close()
+    said += [record.getMessage() for record in caplog.records] + [caplog.text]
+    said.append(Path("/proc/self/cmdline").read_text() if Path("/proc/self/cmdline").exists() else "")
+    for secret in ("Pw3", "x%41", "%2541", "xA"):
+        assert not [text for text in said if secret in text]
+
+
+# Last uses
+
+
+def test_processes_that_write_the_same_last_uses_write_forward_and_once_a_minute(
+    server: postgres.Server, schema: str
+) -> None:
+    tokens, rounds = 50, 200
+    server.run(f"create table {schema}.written (id bigint, before bigint, after bigint)")
+    text = f"""
+import random
+async def main():
+    async with new_store() as store:
+        if sys.argv[3] == "0":
+            for number in range({tokens}):
+                await store.issue("ann")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        ids = list(range(1, {tokens + 1}))
+        for number in range({rounds}):
+            random.shuffle(ids)
+            for token_id in ids:
+                store._usage.note(token_id, 1_700_000_000 + 20 * number + random.randrange(60), None)
+            await store.flush()
+            assert not store._usage._waiting
+asyncio.run(main())
+"""
+    processes: list[subprocess.Popen[str]] = []
+    for number in range(4):
+        process = script(text, server.dsn(), schema, str(number))
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    table = f"{schema}._datasette_auth_tokens"
+    server.run(
+        f"create function {schema}.note() returns trigger language plpgsql as $$ begin insert into {schema}.written "
+        "values (old.id, old.last_used_timestamp, new.last_used_timestamp); return new; end $$; "
+        f"create trigger note after update on {table} for each row execute function {schema}.note()"
+    )
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        # What could not be written would be told here, as a warning.
+        finish(process)
+    assert server.run(f"select count(*) from {schema}.written where after < before + 60") == [(0,)]
+    [(fewest, most, written)] = server.run(
+        f"select min(count), max(count), count(*) from (select count(*) from {schema}.written group by id) as each"
+    )
+    minutes = 20 * rounds // 60 + 2
+    assert (written, fewest > 0, most <= minutes) == (tokens, True, True)
+    assert server.run(f"select min(last_used_timestamp) >= {1_700_000_000 + 20 * rounds - 80} from {table}") == [
+        (True,)
+    ]
