@@ -76,6 +76,22 @@ _HAS_STATUS: Final[dict[str, str]] = {
     "expired": f"token_status <> 'R' and coalesce({_EXPIRED}, false)",
 }
 
+# When a token ends, as a number that has an index: -1e20 for a revoked one, 1e20 for one that does not expire, and 0
+# for what only its other columns tell. A change of this text needs a migration that makes the indexes anew.
+_END: Final = (
+    "case when token_status = 'R' then -1e20 when token_status = 'A' and ended_timestamp is null "
+    f"then coalesce({_ENDS}, 1e20) else 0 end"
+)
+# Every row with the status has such an end. Some others have too.
+_MAY_HAVE_STATUS: Final[dict[str, str]] = {
+    "active": f"{_END} > :now",
+    "revoked": f"{_END} in (-1e20, 0)",
+    "expired": f"{_END} > -1e20 and {_END} <= :now",
+}
+#: Rows that are looked at before the index is asked, and rows that it may propose: a millisecond of each.
+_NEWEST: Final = 500
+_PROPOSED: Final = 1_000
+
 # A search looks for its text in these.
 _SEARCHED: Final = ("description", "actor_id")
 
@@ -290,11 +306,35 @@ class TokenStore(TableStore):
         await self.ensure_ready()
         if search is not None:
             rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1, cursor)
+        elif status is not None:
+            rows = await self._with_status(status, where, {**parameters, "limit": limit + 1})
         else:
-            sql = f"select {_SHOWN} from {self._table} where {' and '.join(where)} order by id desc limit :limit"
-            rows = (await self.database.query(sql, {**parameters, "limit": limit + 1})).rows
+            rows = await self._newest(where, {**parameters, "limit": limit + 1})
         items = [self._record(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
+
+    async def _newest(self, where: Sequence[str], parameters: Mapping[str, Any]) -> Sequence[Row]:
+        sql = f"select {_SHOWN} from {self._table} where {' and '.join(where)} order by id desc limit :limit"
+        return (await self.database.query(sql, parameters)).rows
+
+    async def _with_status(self, status: str, where: Sequence[str], parameters: Mapping[str, Any]) -> Sequence[Row]:
+        """The newest rows for which ``where`` is true, without reading all others if there are few."""
+        before = " and id < :cursor" if "cursor" in parameters else ""
+        reached = await self.database.query(
+            f"select id from {self._table} where {where[0]}{before} order by id desc limit 1 offset {_NEWEST}",
+            parameters,
+        )
+        if not reached.rows:
+            return await self._newest(where, parameters)
+        rows = await self._newest([*where, f"id >= {int(reached.rows[0][0])}"], parameters)
+        if len(rows) == parameters["limit"]:
+            return rows
+        proposed = f"select id from {self._table} where {where[0]} and {_MAY_HAVE_STATUS[status]}{before}"
+        counted = await self.database.query(
+            f"select count(*) from ({proposed} limit {_PROPOSED}) as proposed", parameters
+        )
+        few = counted.rows[0][0] < _PROPOSED
+        return await self._newest([*where, f"id in ({proposed})"] if few else where, parameters)
 
     async def edit(
         self,
@@ -802,11 +842,17 @@ class TokenStore(TableStore):
             )
             yield f"create index if not exists {self.table}_events_token on {self._table}_events (token_id)", {}
 
+        def ends() -> Steps[None]:
+            # Noting a use changes none of what they hold, so it costs what it did.
+            yield f"create index if not exists {self.table}_actor_end on {self._table} (actor_id, ({_END}))", {}
+            yield f"create index if not exists {self.table}_end on {self._table} (({_END}))", {}
+
         return [
             ("0001_predecessor", predecessor),
             ("0002_nonces", nonces),
             ("0003_events", events),
             ("0004_search", self._search.make),
+            ("0005_ends", ends),
         ]
 
     async def _prepare(self) -> None:

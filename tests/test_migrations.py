@@ -218,6 +218,7 @@ async def test_eight_processes_that_start_at_once_all_start(tmp_path: Path, scri
         ("0002_nonces",),
         ("0003_events",),
         ("0004_search",),
+        ("0005_ends",),
     ]
 
 
