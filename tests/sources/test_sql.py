@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from asgi import App, Scripted, ask, authenticated, bearer, http
+from places import Place
 
 from asgi_token_auth import (
     Authenticated,
@@ -44,6 +46,16 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def source(path: Path, anyio_backend: str) -> AsyncIterator[SQLTokens]:
     source = SQLTokens(SQLite(path), SQL)
+    yield source
+    await source.close()
+
+
+@pytest.fixture
+async def either(place: Place, anyio_backend: str) -> AsyncIterator[SQLTokens]:
+    """The same table on either kind of database."""
+    place.run("create table tokens (token_id text primary key, token_secret text, actor_id text, actor_name text)")
+    database = place.database()
+    source = SQLTokens(database, SQL.replace("from tokens", f"from {database.qualified('tokens')}"))
     yield source
     await source.close()
 
@@ -139,24 +151,21 @@ async def test_restrictions_in_a_column_that_are_none_refuse_the_token(path: Pat
     await source.close()
 
 
-async def test_a_change_of_the_row_counts_at_the_next_request(source: SQLTokens, path: Path) -> None:
-    add(path, "4", "s")
-    outcome = await source.authenticate(Credential("4-s"))
+async def test_a_change_of_the_row_counts_at_the_next_request(place: Place, either: SQLTokens) -> None:
+    place.run("insert into tokens values ('4', 's', 'ann', 'Ann')")
+    outcome = await either.authenticate(Credential("4-s"))
     assert isinstance(outcome, Authenticated)
     assert await outcome.auth.recheck() is True
-    connection = sqlite3.connect(path)
-    connection.execute("update tokens set token_secret = 'other'")
-    connection.commit()
-    connection.close()
-    assert await check(source, "4-s") is Reason.WRONG_SECRET
+    place.run("update tokens set token_secret = 'other'")
+    assert await check(either, "4-s") is Reason.WRONG_SECRET
     assert await outcome.auth.recheck() is False
 
 
-async def test_an_id_is_a_value_and_never_sql(source: SQLTokens, path: Path) -> None:
-    add(path, "4", "s")
-    for token_id in ("' or 1=1 --", "4' --", "%", "*", "", "4;drop table tokens", ":token_id"):
-        assert await check(source, f"{token_id}-s") is None
-    assert await check(source, "4-s") == ANN
+async def test_an_id_is_a_value_and_never_sql(place: Place, either: SQLTokens) -> None:
+    place.run("insert into tokens values ('4', 's', 'ann', 'Ann')")
+    for token_id in ("' or 1=1 --", "4' --", "%", "*", "", "4;drop table tokens", ":token_id", "$1"):
+        assert await check(either, f"{token_id}-s") is None
+    assert await check(either, "4-s") == ANN
 
 
 # Configuration
@@ -182,9 +191,12 @@ async def test_an_id_is_a_value_and_never_sql(source: SQLTokens, path: Path) -> 
         "select token_secret, actor_id from tokens where token_id = :token_id and x = :more",
     ],
 )
-async def test_a_query_that_is_not_one_select_or_lacks_a_column_does_not_start(path: Path, sql: str) -> None:
-    add(path, "4", "s")
-    source = SQLTokens(SQLite(path), sql)
+async def test_a_query_that_is_not_one_select_or_lacks_a_column_does_not_start(
+    place: Place, either: SQLTokens, sql: str
+) -> None:
+    place.run("insert into tokens values ('4', 's', 'ann', 'Ann')")
+    database = place.database()
+    source = SQLTokens(database, re.sub(r"\btokens\b", database.qualified("tokens"), sql))
     with pytest.raises(ConfigurationError, match=r"query\.sql"):
         await source.open()
     # Without a lifespan the first request finds out, and is not anonymous.
@@ -194,15 +206,13 @@ async def test_a_query_that_is_not_one_select_or_lacks_a_column_does_not_start(p
         assert (await ask(wrapped, http([bearer("4-s")]))).status == 503
     assert app.scopes == []
     await source.close()
-    connection = sqlite3.connect(path)
-    assert connection.execute("select count(*) from tokens").fetchall() == [(1,)]
-    connection.close()
+    assert [tuple(row) for row in place.run("select token_id, actor_id from tokens")] == [("4", "ann")]
 
 
-@pytest.mark.parametrize("sql", [SQL + ";", SQL + " ; ", SQL + " -- the end", "\n" + SQL + "\n"])
-async def test_a_query_may_end_as_people_write_it(path: Path, sql: str) -> None:
-    add(path, "4", "s")
-    source = SQLTokens(SQLite(path), sql)
+@pytest.mark.parametrize("end", [";", " ; ", " -- the end", "\n"])
+async def test_a_query_may_end_as_people_write_it(place: Place, either: SQLTokens, end: str) -> None:
+    place.run("insert into tokens values ('4', 's', 'ann', 'Ann')")
+    source = SQLTokens(place.database(), f"\n{either._sql}{end}")
     assert await check(source, "4-s") == ANN
     await source.close()
 
@@ -289,14 +299,14 @@ connection.close()
     await source.close()
 
 
-async def test_a_table_that_vanishes_is_503(source: SQLTokens, path: Path) -> None:
-    add(path, "4", "s")
-    assert await check(source, "4-s") == ANN
-    connection = sqlite3.connect(path)
-    connection.execute("drop table tokens")
-    connection.close()
+async def test_a_table_that_vanishes_is_503_until_it_is_back(place: Place, either: SQLTokens) -> None:
+    place.run("insert into tokens values ('4', 's', 'ann', 'Ann')")
+    assert await check(either, "4-s") == ANN
+    place.run("alter table tokens rename to elsewhere")
     with pytest.raises(StorageError):
-        await check(source, "4-s")
+        await check(either, "4-s")
+    place.run("alter table elsewhere rename to tokens")
+    assert await check(either, "4-s") == ANN
 
 
 @pytest.mark.parametrize("token", ["dsatok_1-s", "dstok_a-b.c-d", "dsatok_-", "dstok_-", "own_1-s"])
