@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
 from asgi_token_auth.middleware import SignedIn
-from asgi_token_auth.secret_records import MAX_NOTE, SecretRecord, SecretVersion, check_secret_name
+from asgi_token_auth.secret_records import MAX_NOTE, SecretRecord, SecretVersion, check_note, check_secret_name
 from asgi_token_auth.secret_store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import AnyApp, Host, Section
@@ -126,6 +126,8 @@ class SecretPages:
             raise Refused(400, f"{_from_environment(name)} It cannot be set here.")
         if not form.errors and form.value is None and (before is None or before.version is None):
             form.errors["value" if visit.as_json else "secret"] = "Give the value; this secret is not set yet."
+        if not form.errors and form.value is None and form.note is None:
+            form.errors["form"] = "Give a value, a note or both."
         if not form.errors:
             try:
                 return self._done(visit, await self._write(name, form, manager))
@@ -169,8 +171,10 @@ class SecretPages:
 
     async def _secret_page(self, visit: Visit, name: str, form: _Form, *, code: int = 200) -> Response:
         record = await self._known(name)
-        # A page to set a secret of that name: there is one for every name that can be one.
-        check_secret_name(name)
+        if record is None:
+            # A page to set a secret of that name: there is one for every name that can be one, and for what
+            # datasette-secrets stored under another, which must be seen to be deleted.
+            check_secret_name(name)
         history = () if record is None else await self._store.history(name)
         people = {who for one in history for who in (one.created_by, one.updated_by, one.deleted_by, one.last_used_by)}
         return await self._pages.page(
@@ -243,6 +247,11 @@ def _read_json(values: Mapping[str, Any]) -> _Form:
 def _check_note(form: _Form) -> None:
     if form.note is not None and len(form.note) > MAX_NOTE:
         form.errors["note"] = f"A note has at most {MAX_NOTE} characters; this one has {len(form.note):,}."
+        return
+    try:
+        check_note(form.note)
+    except InvalidInput as error:
+        form.errors["note"] = str(error)
 
 
 def _from_environment(name: str) -> str:

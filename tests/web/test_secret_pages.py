@@ -17,7 +17,7 @@ from asgi import App, ask, http
 from hypothesis import given
 from hypothesis import strategies as st
 from page_sites import KINDS, signed_in
-from secret_sites import ASKED, KEY, PATH, PERMISSIONS, Site, running
+from secret_sites import ASKED, KEY, PATH, PERMISSIONS, TABLE, Site, running
 from sites import IS_1_0, SECRET, cookie, make, serving
 from test_faults import Failing
 
@@ -283,6 +283,8 @@ BODIES: dict[str, tuple[str, bytes, str, int]] = {
     "no value for a new one": ("/NEW", b"secret=&note=n", FORM, 400),
     "blanks for a new one": ("/NEW", b"secret=+%0D%0A&note=n", FORM, 400),
     "nothing for a new one": ("/NEW", b"", FORM, 400),
+    "nothing for a stored one": ("/KEPT", b"", FORM, 400),
+    "blanks and no note for a stored one": ("/KEPT", b"secret=+", FORM, 400),
     "not JSON": ("/KEPT.json", b"{", "application/json", 400),
     "empty JSON": ("/KEPT.json", b"{}", "application/json", 400),
     "a list": ("/KEPT.json", b"[]", "application/json", 400),
@@ -339,6 +341,25 @@ async def test_a_refused_form_keeps_the_note_and_never_the_value(tmp_path: Path,
         assert "&lt;n&gt;nnn" in answer.text
         assert "sk-typed" not in answer.text
         assert 'id="error-note"' in answer.text
+        answer = await post(site, "/OPENAI_KEY", {"secret": "sk-typed", "note": "a\0b"})
+        assert 'id="error-note"' in answer.text
+        assert 'id="error-secret"' not in answer.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_name_that_only_datasette_secrets_took_has_a_page_to_delete_it(tmp_path: Path, kind: str) -> None:
+    name = "x" * 201
+    async with running(kind, tmp_path) as site:
+        await site.store.set("x", "value")
+        site.run_sql(f"update {TABLE} set name = ?", name)
+        assert f'href="{PATH}/{name}"' in (await get(site)).text
+        page = await get(site, f"/{name}")
+        assert page.status_code == 200
+        assert "Delete this secret" in page.text
+        assert "1 to 200 characters" in error_of(await post(site, f"/{name}", {"secret": "y"}))
+        assert (await post(site, f"/{name}", {"delete": "1"})).status_code == 302
+        assert name not in (await get(site)).text
+        assert (await get(site, f"/{name}")).status_code == 400
 
 
 @pytest.mark.parametrize("kind", KINDS)
