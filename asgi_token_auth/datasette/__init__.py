@@ -6,6 +6,9 @@ this package; its hooks are in this module.
 
 from __future__ import annotations
 
+from asgi_token_auth.datasette.asked import Secret, get_secret
+
+# isort: split
 import inspect
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -23,11 +26,9 @@ from asgi_token_auth.datasette import pages, secrets
 from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
 from asgi_token_auth.datasette.instance import InsideDatasette, Instance, configure, configured, startup_begins
-from asgi_token_auth.datasette.secrets import get_secret
 from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
-from asgi_token_auth.secret_records import Secret
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
@@ -266,3 +267,9 @@ def skip_csrf(datasette: Any, scope: Any) -> bool | None:
         if scope["path"] == path or scope["path"].startswith((path + "/", path + ".")):
             return True
     return None
+
+
+if pm.is_registered(sys.modules[__name__]):
+    # Whoever imports this module first makes Datasette find it in the middle of that, without any of its hooks.
+    pm.unregister(sys.modules[__name__])
+    pm.register(sys.modules[__name__], name="asgi_token_auth")

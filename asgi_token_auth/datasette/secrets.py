@@ -21,18 +21,8 @@ logger = logging.getLogger("asgi_token_auth")
 EXAMPLE: Final = Secret("EXAMPLE_SECRET", "An example secret")
 
 
-async def get_secret(datasette: Any, secret_name: str, actor_id: str | None = None) -> str | None:
-    """The value of a secret that a plugin registered, or ``None`` if it is not set, or was not registered.
-
-    An environment variable DATASETTE_SECRETS_<NAME> goes before what is stored.
-
-    Args:
-        actor_id: for whom it is used, to be shown with the time of last use.
-
-    Raises:
-        SecretUnreadable: it is stored, and the key is missing or wrong, or the row is damaged.
-        StorageError: the database cannot answer, or another plugin's ``register_secrets`` failed.
-    """
+async def value_of(datasette: Any, secret_name: str, actor_id: str | None) -> str | None:
+    """What ``get_secret`` promises to plugins."""
     secrets = await registered(datasette)
     if secret_name not in {secret.name for secret in secrets}:
         return None
