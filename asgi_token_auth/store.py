@@ -73,7 +73,7 @@ _EXPIRED: Final = f"(token_status = 'E' or {_ENDS} <= :now)"
 _HAS_STATUS: Final[dict[str, str]] = {
     "active": f"token_status = 'A' and ended_timestamp is null and not coalesce({_EXPIRED}, false)",
     "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
-    "expired": f"token_status <> 'R' and coalesce({_EXPIRED}, false)",
+    "expired": f"coalesce(token_status, '') <> 'R' and coalesce({_EXPIRED}, false)",
 }
 
 # When a token ends, as a number that has an index: -1e20 for a revoked one, 1e20 for one that does not expire, and 0

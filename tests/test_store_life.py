@@ -87,7 +87,13 @@ async def test_a_list_by_status_agrees_with_the_status_of_every_token(
     ended_then_expired = await issue(store, expires_after=15)
     clock.now += 5
     await store.revoke(ended_then_expired, owner="ann")
-    for change in ("token_status = 'E'", "ended_timestamp = 5", "token_status = 'R'", "expires_after_seconds = 0"):
+    for change in (
+        "token_status = 'E'",
+        "ended_timestamp = 5",
+        "token_status = 'R'",
+        "expires_after_seconds = 0",
+        "token_status = null",
+    ):
         run_sql(store, f"update {store.table} set {change} where id = ?", await issue(store, expires_after=1_000))
     for seconds in (0, 5, 10, 1_000):
         clock.now += seconds
