@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
+import select
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +71,12 @@ class Terminal:
         assert done.returncode == code, (done.returncode, out, err)
         return Done(done.returncode, out, err)
 
-    def quick(self, *arguments: str, stdin: str = "", code: int = 0, **more: str) -> Done:
+    def quick(self, *arguments: str, stdin: str = "", code: int | None = 0, **more: str) -> Done:
         """The same in this process, at a tenth of the time: for what a test only needs on its way."""
         variables = {"DATASETTE_SECRET": None, "COLUMNS": None, **self.variables, **more}
         with contextlib.chdir(self.folder):
             done = CliRunner(env=variables).invoke(root, arguments, input=stdin)
-        assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr, done.exception)
+        assert code in (None, done.exit_code), (done.exit_code, done.stdout, done.stderr, done.exception)
         return Done(done.exit_code, done.stdout, done.stderr)
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
@@ -101,3 +105,38 @@ class Terminal:
 
     def tables(self, file: str) -> set[str]:
         return {name for (name,) in self.sql("select name from sqlite_master", file=file)}
+
+    @contextmanager
+    def at(self, *arguments: str) -> Iterator[Screen]:
+        """A command at a terminal, which is ended in any case."""
+        ours, theirs = pty.openpty()
+        # Without a controlling terminal, so that this one is asked and not the tester's.
+        process = self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        try:
+            yield Screen(ours, process)
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
+            os.close(ours)
+
+
+class Screen:
+    """A terminal from outside: what a command shows, and what is typed."""
+
+    def __init__(self, terminal: int, process: subprocess.Popen[bytes]) -> None:
+        self._terminal = terminal
+        self.process = process
+        self.shown = b""
+        self._place = 0
+
+    def wait_for(self, text: bytes) -> None:
+        """Wait until ``text`` comes after what was waited for before."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.shown.find(text, self._place)) < 0:
+            assert select.select([self._terminal], [], [], max(0.0, deadline - time.monotonic()))[0], self.shown
+            self.shown += os.read(self._terminal, 1024)
+        self._place = found + len(text)
+
+    def type(self, text: bytes) -> None:
+        os.write(self._terminal, text)

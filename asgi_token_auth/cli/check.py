@@ -13,11 +13,18 @@ from typing import Any, Final
 
 import click
 
-from asgi_token_auth.cli.inputs import existing, is_there, is_world_readable, json_option, only_looking
+from asgi_token_auth.cli.inputs import (
+    existing,
+    hint_at_password,
+    is_there,
+    is_world_readable,
+    json_option,
+    only_looking,
+)
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.config import Configuration, from_config, read_configuration, read_file
-from asgi_token_auth.databases.address import is_dsn
+from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.sql import SQLTokens
@@ -64,8 +71,12 @@ class _NamedPath(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if isinstance(value, tuple):
             return value
         name, equals, path = str(value).partition("=")
-        if not (name and equals and path):
-            self.fail(f"{value!r} must be a name and a path, for example tokens=tokens.db.", param, ctx)
+        # It is not repeated, because it may be a DSN with a password.
+        if not (name and equals and path) or is_dsn(name) or is_of_another_kind(name):
+            self.fail("It must be a name and a path, or a DSN, for example tokens=tokens.db.", param, ctx)
+        if is_of_another_kind(path):
+            self.fail(f"There is no such kind of database; {WHICH_KINDS}", param, ctx)
+        hint_at_password(path, places="PGPASSWORD")
         return name, path
 
 
@@ -101,6 +112,8 @@ def check(
     """
     report = _Report()
     named = dict(databases)
+    if len(named) < len(databases):
+        raise click.UsageError("--database: two have the same name.")
     with report.noting():
         block, in_datasette = _read(Path(config))
         _check_files(block, Path(config), report)

@@ -17,6 +17,7 @@ from asgi_token_auth.cli.inputs import (
     opened,
     read_token_from_stdin,
     secret_options,
+    without_password,
 )
 from asgi_token_auth.cli.output import fields, note, say_json
 from asgi_token_auth.cli.records import told
@@ -58,7 +59,8 @@ class _Finding:
     type=click.Path(dir_okay=False),
     envvar="ASGI_TOKEN_AUTH_DATABASE",
     show_envvar=True,
-    help="The SQLite file that holds the tokens, to look a managed one up.",
+    callback=without_password,
+    help="The SQLite file, or the DSN of the PostgreSQL database, that holds the tokens, to look a managed one up.",
 )
 @json_option
 @click.pass_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -11,13 +12,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO, TypeVar, cast
 
 import click
 
 from asgi_token_auth.cli.output import note, plain
 from asgi_token_auth.cli.process import mark_changes, settled
-from asgi_token_auth.databases.address import database_at, is_dsn
+from asgi_token_auth.databases.address import WHICH_KINDS, database_at, is_dsn, is_of_another_kind
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError
@@ -127,24 +128,22 @@ def database_of(what: str) -> Callable[[AnyFunction], AnyFunction]:
         envvar="ASGI_TOKEN_AUTH_DATABASE",
         show_envvar=True,
         required=True,
-        callback=_without_password,
+        callback=without_password,
         help=f"The SQLite file, or the DSN of the PostgreSQL database, that holds the {what}.",
     )
 
 
-def _without_password(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE:
+def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a database, which hints at where its password belongs."""
+    if value is not None and ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE:
         hint_at_password(value)
     return value
 
 
-def hint_at_password(database: str) -> None:
+def hint_at_password(database: str, *, places: str = "the variable ASGI_TOKEN_AUTH_DATABASE, PGPASSWORD") -> None:
     """Say where a password does not belong, where a DSN on the command line has one."""
     if is_dsn(database) and re.search(r"//[^/@]*:[^/@]*@|[?&]password=", database):
-        note(
-            "Hint: options are seen by other users, and this one holds a password; the variable "
-            "ASGI_TOKEN_AUTH_DATABASE, PGPASSWORD and ~/.pgpass are not."
-        )
+        note(f"Hint: options are seen by other users, and this one holds a password; {places} and ~/.pgpass are not.")
 
 
 def json_option(command: AnyFunction) -> AnyFunction:
@@ -284,6 +283,11 @@ def _read(stdin: TextIO, size: int) -> bytes:
     """At most ``size`` bytes, and none at the end; a stream that would not wait is waited for."""
     while True:
         try:
+            if stdin.isatty():
+                # read() would go on until Ctrl-D, and once more to tell that nothing comes.
+                if os.name == "posix":
+                    select.select([stdin], [], [])
+                return cast("io.BufferedReader", stdin.buffer).read1(size)
             raw: bytes | None = stdin.buffer.read(size)
         except OSError as error:
             raise click.ClickException(f"Standard input cannot be read: {error.strerror}.") from error
@@ -477,12 +481,15 @@ def is_there(database: str) -> bool:
 
     Raises:
         StorageError: the path can be none.
-        click.UsageError: it is empty.
+        click.UsageError: it is empty, or no path at all.
     """
     if is_dsn(database):
         return True
     if not database:
         raise click.UsageError("The path of the database is empty.")
+    # A database in memory would be lost with this process.
+    if database == ":memory:" or is_of_another_kind(database):
+        raise click.UsageError(f"There is no such kind of database; {WHICH_KINDS}")
     try:
         database.encode()
         Path(database).stat()

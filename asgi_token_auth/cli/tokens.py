@@ -336,7 +336,10 @@ def revoke(
 @_YES
 @json_option
 def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete tokens that ended long ago, with the record of what happened to them."""
+    """Delete tokens that ended long ago, with the record of what happened to them.
+
+    The newest of all tokens always stays, so that its number is never given to another one.
+    """
     before = max(0.0, time.time() - ended_for)
 
     async def count() -> int:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Final
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
 
+#: Of a sentence about an address of another kind, which is never repeated: it may hold a password.
+WHICH_KINDS: Final = "give the path of a SQLite file, or postgresql://user@host/database."
+
+# What SQLAlchemy, libpq, JDBC and SQLite take, or what a slip makes of a DSN. "./" before it makes a path of anything.
+_OTHER_KIND: Final = re.compile(
+    r"://|^\s*(?:postgres\w*|mysql|mariadb|sqlite3?|jdbc|file):|(?:^|\s)(?:host|hostaddr|dbname|password|service)\s*=",
+    re.IGNORECASE,
+)
+
 
 def is_dsn(address: object) -> bool:
     """Whether it is the DSN of a PostgreSQL database, which may hold a password."""
     return isinstance(address, str) and address.startswith(("postgresql://", "postgres://"))
+
+
+def is_of_another_kind(address: str) -> bool:
+    """Whether it is neither a DSN nor meant to be a path."""
+    return not is_dsn(address) and _OTHER_KIND.search(address) is not None
 
 
 def database_at(address: str | os.PathLike[str]) -> Database:
@@ -29,8 +45,6 @@ def database_at(address: str | os.PathLike[str]) -> Database:
                 "PostgreSQL needs one more package: pip install 'asgi-token-auth[postgres]'."
             ) from error
         return Postgres(address)
-    if isinstance(address, str) and "://" in address:
-        raise ConfigurationError(
-            "there is no such kind of database; give the path of a SQLite file, or postgresql://user@host/database."
-        )
+    if isinstance(address, str) and is_of_another_kind(address):
+        raise ConfigurationError(f"there is no such kind of database; {WHICH_KINDS}")
     return SQLite(address)

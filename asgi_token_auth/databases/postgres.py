@@ -646,7 +646,9 @@ def _described(dsn: object) -> str:
         raise unreadable from None
     if ("@" not in parts.netloc and "@" in dsn) or not dsn.isprintable() or " " in dsn:
         raise unreadable
-    hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ()))
+    # What is no port may be a password whose host was forgotten.
+    hosts = re.sub(r":(?![0-9]*(?:,|$))[^,\]]*(?=,|$)", "", parts.netloc.rpartition("@")[2])
+    hosts = hosts or ",".join(parse_qs(parts.query).get("host", ()))
     ports = [host.rpartition(":")[2] for host in hosts.split(",") if re.search(r":[0-9]+$", host)]
     ports += ",".join(parse_qs(parts.query).get("port", ())).split(",")
     if any(port.isdecimal() and not 1 <= int(port) <= 65_535 for port in ports):
