@@ -37,6 +37,8 @@ from asgi_token_auth.words import secret_json
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 _VARIABLE: Final = "ASGI_TOKEN_AUTH_ENCRYPTION_KEY"
+#: Bytes of a line that a terminal of Linux hands over, whatever was pasted.
+_LONGEST_LINE: Final = 4_095
 _BY = click.option("--by", type=ACTOR, help="The actor to name as the one who did it.")
 _database = database_of("secrets")
 _NAME = click.argument("name", metavar="NAME", type=Checked(check_secret_name))
@@ -256,9 +258,15 @@ def _key_in(path: Path) -> str:
 
 def _read_value(name: str) -> str:
     if sys.stdin is not None and sys.stdin.isatty():
-        asked: str = click.prompt(
-            plain(f"Value of {name}"), hide_input=True, confirmation_prompt="The same again", err=True
-        )
+        try:
+            asked: str = click.prompt(
+                plain(f"Value of {name}"), hide_input=True, confirmation_prompt="The same again", err=True
+            )
+            size = len(asked.encode())
+        except UnicodeError as error:
+            raise click.ClickException("What was typed is not valid UTF-8.") from error
+        if size >= _LONGEST_LINE:
+            raise click.ClickException("A terminal cuts off what is so long; give the value on standard input.")
         return asked
     value = read_stdin("secret").rstrip("\r\n")
     if not value:

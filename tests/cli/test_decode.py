@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from itsdangerous import URLSafeSerializer
 from itsdangerous.encoding import base64_encode
-from terminal import SECRET, Terminal
+from terminal import PATIENCE, SECRET, Terminal
 
 
 def sign(payload: Any, secret: str = SECRET) -> str:
@@ -128,3 +128,12 @@ def test_a_payload_that_is_nested_deeply(terminal: Terminal, depth: int) -> None
     for options in ([], ["--json"]):
         done = terminal.run("decode", *options, stdin=f"dstok_{text}.{'x' * 27}", code=1)
         assert "report" not in done.err
+
+
+def test_a_token_that_is_pasted_at_a_terminal_needs_one_ctrl_d(terminal: Terminal) -> None:
+    token = terminal.quick("create-token", "root").out.strip()
+    with terminal.at("decode") as screen:
+        screen.wait_for(b"then Ctrl-D:")
+        screen.type(token.encode() + b"\n\x04")
+        screen.wait_for(b"accepted")
+        assert screen.process.wait(PATIENCE) == 0

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
-from terminal import PATIENCE, Terminal, command, environment
+from terminal import PATIENCE, Terminal
 
 from asgi_token_auth import SecretStore
 from asgi_token_auth.cli.commands import root
@@ -75,49 +71,48 @@ def test_a_value_from_standard_input_is_stored_and_never_told(terminal: Terminal
 
 @pytest.mark.parametrize("again", ["another value", VALUE])
 def test_at_a_terminal_the_value_is_asked_for_twice_and_not_shown(terminal: Terminal, again: str) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command("secrets", "set", "API_KEY"),
-        cwd=terminal.folder,
-        env=environment(**terminal.variables),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        # Without a controlling terminal, so that this one is asked and not the tester's.
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown, place = b"", 0
-
-    def wait_for(text: bytes) -> None:
-        nonlocal shown, place
-        deadline = time.monotonic() + PATIENCE
-        while (found := shown.find(text, place)) < 0:
-            assert select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0], shown
-            shown += os.read(ours, 1024)
-        place = found + len(text)
-
-    try:
-        wait_for(b"Value of API_KEY: ")
-        os.write(ours, VALUE.encode() + b"\n")
-        wait_for(b"The same again: ")
-        os.write(ours, again.encode() + b"\n")
+    with terminal.at("secrets", "set", "API_KEY") as screen:
+        screen.wait_for(b"Value of API_KEY: ")
+        screen.type(VALUE.encode() + b"\n")
+        screen.wait_for(b"The same again: ")
+        screen.type(again.encode() + b"\n")
         if again == VALUE:
-            wait_for(b"Secret API_KEY is set, version 1.")
-            assert process.wait(PATIENCE) == 0
+            screen.wait_for(b"Secret API_KEY is set, version 1.")
+            assert screen.process.wait(PATIENCE) == 0
             assert read(terminal, "API_KEY") == VALUE
         else:
-            wait_for(b"do not match")
-            wait_for(b"Value of API_KEY: ")
-            os.write(ours, b"\x04")
-            wait_for(b"Interrupted; nothing was changed.")
-            assert process.wait(PATIENCE) == 130
+            screen.wait_for(b"do not match")
+            screen.wait_for(b"Value of API_KEY: ")
+            screen.type(b"\x04")
+            screen.wait_for(b"Interrupted; nothing was changed.")
+            assert screen.process.wait(PATIENCE) == 130
             assert not (terminal.folder / "secrets.db").exists()
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        os.close(ours)
-    assert VALUE.encode() not in shown
+    assert VALUE.encode() not in screen.shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "errors", "sentence"),
+    [
+        (b"\xff\xfe", "strict", b"not valid UTF-8"),
+        # As Python reads in the locale C.
+        (b"\xff\xfe", "surrogateescape", b"not valid UTF-8"),
+        (b"x" * 5_000, "strict", b"cuts off what is so long"),
+    ],
+)
+def test_what_a_terminal_cannot_hand_over_is_refused(
+    terminal: Terminal, typed: bytes, errors: str, sentence: bytes
+) -> None:
+    shell = Terminal(terminal.folder, **terminal.variables, PYTHONIOENCODING=f"utf-8:{errors}")
+    with shell.at("secrets", "set", "API_KEY") as screen:
+        screen.wait_for(b"Value of API_KEY: ")
+        screen.type(typed + b"\n")
+        if typed.isascii() or errors != "strict":
+            screen.wait_for(b"The same again: ")
+            screen.type(typed + b"\n")
+        screen.wait_for(sentence)
+        assert screen.process.wait(PATIENCE) == 1
+    assert b"Unexpected" not in screen.shown
+    assert not (terminal.folder / "secrets.db").exists()
 
 
 @pytest.mark.parametrize(
