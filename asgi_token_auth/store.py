@@ -457,21 +457,27 @@ class TokenStore(TableStore):
         await self.ensure_ready()
         return self._imported(rows, await self.database.transaction(self._import(rows, events)))
 
-    async def events(self, token_id: int, *, owner: Owner) -> Sequence[StoredEvent]:
+    async def events(self, token_id: int, *, owner: Owner, latest: int | None = None) -> Sequence[StoredEvent]:
         """What happened to a token, oldest first.
 
+        Args:
+            latest: so many of the last ones. ``None``: all.
+
         Raises:
+            InvalidInput: ``latest`` is no number of events.
             TokenNotFound: ``owner`` has no such token.
         """
+        if latest is not None and (type(latest) is not int or not 1 <= latest <= MAX_ID):
+            raise InvalidInput("latest must be a whole number, 1 or more.")
         await self.get(token_id, owner=owner)
         result = await self.database.query(
             f"select at_timestamp, event, by_actor_id, details from {self._table}_events where token_id = :id "
-            "order by id",
-            {"id": token_id},
+            "order by id desc limit :latest",
+            {"id": token_id, "latest": latest or MAX_ID},
         )
         return [
             StoredEvent(as_integer(at), as_text(name) or "", as_text(by), as_text(details))
-            for at, name, by, details in result.rows
+            for at, name, by, details in reversed(result.rows)
         ]
 
     async def _copy_of(self, database: Database) -> Sequence[Row] | None:

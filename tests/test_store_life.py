@@ -781,3 +781,16 @@ async def test_changes_at_the_same_time_all_leave_their_event(store: TokenStore)
     names = await names_of_events(store, token_id)
     assert names.count("revoked") == 1
     assert names[-1] == "revoked"
+
+
+async def test_the_latest_events_can_be_asked_for(store: TokenStore) -> None:
+    token_id = await issue(store)
+    for number in range(3):
+        await store.edit(token_id, owner="ann", description=str(number))
+    await store.revoke(token_id, owner="ann")
+    names = [event.name for event in await store.events(token_id, owner="ann", latest=2)]
+    assert names == ["edited", "revoked"]
+    assert len(await store.events(token_id, owner="ann", latest=2**63 - 1)) == 5
+    for bad in (0, -1, True, "5", 1.5, 2**63):
+        with pytest.raises(InvalidInput, match="latest"):
+            await store.events(token_id, owner="ann", latest=bad)  # type: ignore[arg-type]

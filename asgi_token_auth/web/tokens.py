@@ -33,6 +33,9 @@ _FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "si
 # The buttons of the forms.
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 
+#: Of what happened to a token, so much is on its page.
+_SHOWN_EVENTS: Final = 100
+
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
 
@@ -326,7 +329,9 @@ class TokenPages:
         )
 
     async def _detail_page(self, visit: Visit, visitor: Visitor, token: TokenRecord, *, full: bool) -> Response:
-        events = await self._store.events(token.id, owner=visitor.sees) if full else ()
+        # A token that a script rotates every hour has thousands. Scripts get them all.
+        latest = None if visit.as_json else _SHOWN_EVENTS + 1
+        events = await self._store.events(token.id, owner=visitor.sees, latest=latest) if full else ()
         if visit.as_json:
             details = _as_json(token, full=full)
             happened = [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
@@ -339,7 +344,8 @@ class TokenPages:
             "detail.html",
             token=token,
             full=full,
-            events=events,
+            events=events[-_SHOWN_EVENTS:],
+            earlier=len(events) > _SHOWN_EVENTS,
             error=None,
             names=await self._host.names({token.actor_id, *(event.by for event in events if event.by)}),
             may_change=own and visitor.may_create,

@@ -382,6 +382,27 @@ async def test_damaged_rows_are_shown_beside_the_others(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_shows_the_latest_of_many_events_and_json_all(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        await site.store.issue("ann")
+        site.run_sql(
+            f"insert into {site.store.table}_events (token_id, event, at_timestamp, details) "
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 99) "
+            "select 1, 'edited', 5, 'number ' || i || '.' from n"
+        )
+        page = (await get(site, "/1")).text
+        assert "created" in page
+        assert "These are the latest" not in page
+        await site.store.edit(1, owner="ann", description="the very last")
+        page = (await get(site, "/1")).text
+        assert page.count("<strong>edited</strong>") == 100
+        assert page.index("number 99.") < page.index("number 1.")
+        assert "<strong>created</strong>" not in page
+        assert f'These are the latest 100. <a href="{PATH}/1.json">' in page
+        assert len((await get(site, "/1.json")).json()["events"]) == 101
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_editing_a_description_takes_and_gives_no_right(tmp_path: Path, kind: str) -> None:
     async with running(kind, tmp_path) as site:
         held = Restrictions(
