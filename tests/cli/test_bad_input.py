@@ -341,13 +341,13 @@ import os, signal
 from asgi_token_auth.cli import main
 from asgi_token_auth.databases import sqlite
 
-drive = sqlite._drive
+drive = sqlite.drive
 
-async def interrupted(connection, steps):
+async def interrupted(steps, run):
     os.kill(os.getpid(), signal.SIGINT)
-    return await drive(connection, steps)
+    return await drive(steps, run)
 
-sqlite._drive = interrupted
+sqlite.drive = interrupted
 main()
 """
     for arguments, told in (

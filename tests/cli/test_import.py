@@ -185,9 +185,9 @@ from collections.abc import Mapping
 from asgi_token_auth.databases import sqlite
 from asgi_token_auth.cli import main
 
-last, drive = int(sys.argv.pop(1)), sqlite._drive
+last, drive = int(sys.argv.pop(1)), sqlite.drive
 
-async def dying(connection, steps):
+async def dying(steps, run):
     count = 0
 
     def each(rows):
@@ -207,9 +207,9 @@ async def dying(connection, steps):
                 return end.value
             rows = yield sql, parameters if isinstance(parameters, Mapping) else each(parameters)
 
-    return await drive(connection, counted())
+    return await drive(counted(), run)
 
-sqlite._drive = dying
+sqlite.drive = dying
 main()
 """
 
