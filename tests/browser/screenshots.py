@@ -42,6 +42,8 @@ def main(folder: Path) -> None:
         take("list")
         page.goto(site.url("/4"))
         take("details")
+        page.goto(site.url("/4/edit"))
+        take("edit")
         page.goto(site.url("/create"))
         page.locator("[name=description]").fill("Weather station in the garden")
         page.locator("input[name=limit][value=only]").check()
