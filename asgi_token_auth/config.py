@@ -235,6 +235,9 @@ def _signing(configuration: Configuration, given: SecretInput | None) -> Signing
     if given is None and not needed:
         if configuration.signed_tokens is False:
             return None
+        # An app that only keeps secrets may have tokens of its own, and the variable may be there for something else.
+        if configuration.encryption_keys and not configuration.tokens and configuration.query_sql is None:
+            return None
         # Signed tokens are on unless switched off, but nobody can have made one without a secret.
         if os.environ.get("DATASETTE_SECRET") is None:
             return None

@@ -725,7 +725,13 @@ async def test_secrets_are_kept_where_the_block_says_and_opened_with_the_server(
         assert connection.execute("select last_used_by from datasette_secrets").fetchall() == [("alice",)]
 
 
-async def test_secrets_alone_let_every_request_pass_as_it_came(secrets_block: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", [None, SECRET])
+async def test_secrets_alone_let_every_request_pass_as_it_came(
+    secrets_block: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    # It may be there for the command line, or for another program.
+    if variable is not None:
+        monkeypatch.setenv("DATASETTE_SECRET", variable)
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -743,6 +749,16 @@ async def test_secrets_alone_let_every_request_pass_as_it_came(secrets_block: di
     # Without lifespan events the first use opens the database.
     assert await secret_store_of(wrapped).get_secret("API_KEY") is None
     await secret_store_of(wrapped).close()
+
+
+async def test_signed_tokens_beside_secrets_are_checked_where_the_block_asks_for_them(
+    secrets_block: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASETTE_SECRET", SECRET)
+    databases = {"secrets": tmp_path / "secrets.db"}
+    app = from_config(whoami, {**secrets_block, "signed_tokens": True}, databases=databases)
+    assert await actor_of(app, SignedTokens(SECRET).create_token("alice")) == {"id": "alice", "token": "dstok"}
+    assert (await ask(app, "a-token-of-nobody")).status_code == 401
 
 
 @pytest.mark.parametrize(
