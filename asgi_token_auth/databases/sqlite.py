@@ -169,6 +169,8 @@ class SQLite:
         try:
             # FULL: what was acknowledged survives a power cut, in WAL too.
             await connection.execute_fetchall("pragma synchronous = full")
+            # What was deleted shall not stay behind in the file. Not every SQLite is built to do so by itself.
+            await connection.execute_fetchall("pragma secure_delete = on")
             await connection.execute_fetchall("begin immediate")
             try:
                 result = await drive(steps, partial(_run, connection))

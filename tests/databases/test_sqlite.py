@@ -803,3 +803,21 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             {},
         )
         assert events.rows == [(0,)]
+
+
+async def test_what_was_overwritten_is_not_in_the_file_any_more(
+    path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = sqlite._opened
+
+    async def opened_as_some_are_built(connection: Any) -> Any:
+        await opened(connection)
+        await connection.execute_fetchall("pragma secure_delete = off")
+        return connection
+
+    monkeypatch.setattr(sqlite, "_opened", opened_as_some_are_built)
+    await database.transaction(sqlite.repeated("insert into t values (2, :word)", [{"word": "needle" * 2_000}]))
+    await database.transaction(sqlite.repeated("update t set word = :word where id = 2", [{"word": ""}]))
+    await database.close()
+    sql(path, "pragma wal_checkpoint(truncate)")
+    assert b"needle" not in path.read_bytes()
