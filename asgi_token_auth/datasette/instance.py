@@ -258,7 +258,9 @@ class Instance:
                 await source.open()
                 await source.close()
         for database, tables in self.protected:
-            if await self._may_run_sql(database):
+            # With --crossdb the SQL of _memory reads the attached files too.
+            doors = [database, *(["_memory"] if self.datasette.crossdb else [])]
+            if any([await self._may_run_sql(door) for door in doors]):
                 kept, read = _READABLE[tables[0]]
                 logger.warning(
                     "the database %s holds the %s, and people may run SQL on it: they would read %s, which open "

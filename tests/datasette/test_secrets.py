@@ -435,6 +435,15 @@ async def test_whoever_may_run_sql_there_is_warned_about(
         assert ("secrets holds the secrets, and people may run SQL on it" in caplog.text) is allowed
 
 
+@pytest.mark.parametrize("crossdb", [True, False])
+async def test_whoever_may_run_sql_on_all_databases_at_once_is_warned_about(
+    tmp_path: Path, crossdb: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = {"databases": {"secrets": {"allow_sql": False}}}
+    async with serving(make([secrets_file(tmp_path)], block(), config=limits, crossdb=crossdb).app()):
+        assert ("secrets holds the secrets, and people may run SQL on it" in caplog.text) is crossdb
+
+
 async def test_both_kinds_of_pages_stand_side_by_side(tmp_path: Path) -> None:
     datasette = site(tmp_path, block(manage_tokens=True, manage_tokens_database="secrets"))
     async with serving(datasette.app()) as client:
