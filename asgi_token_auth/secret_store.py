@@ -415,9 +415,11 @@ class SecretStore(TableStore):
         if isinstance(encrypted, str):
             encrypted = encrypted.encode(errors="replace")
         if type(version) is not int or not isinstance(name, str) or not isinstance(encrypted, bytes):
+            # Where the version is none, a newer one cannot be told from it, and deleting keeps it.
+            mend = "delete it" if type(version) is int else "take that row out of the table"
             raise SecretUnreadable(
-                f"The secret {name!r} is damaged in the database: restore its row from a backup, or delete it and set "
-                "it again."
+                f"The secret {name!r} is damaged in the database: restore its row from a backup, or {mend} and set it "
+                "again."
             )
         return self._encryption.decrypt(name, version, encrypted, key_name=as_text(key_name))
 
