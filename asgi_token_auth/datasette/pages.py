@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from asgi_token_auth.web.secrets import MANAGE
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 from asgi_token_auth.web.visitors import CREATE, REVOKE_ALL, VIEW_ALL
+
+logger = logging.getLogger("asgi_token_auth")
 
 TOKEN_ACTIONS: Final = {
     CREATE: "Create API tokens",
@@ -86,8 +89,13 @@ class DatasetteHost:
         wanted = [actor_id for actor_id in actor_ids if actor_id]
         if not wanted or not IS_1_0:
             return {}
-        actors = await self._datasette.actors_from_ids(wanted)
-        shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
+        try:
+            actors = await self._datasette.actors_from_ids(wanted)
+            shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
+        except Exception as error:
+            # A directory that is down must not keep anybody from revoking a token.
+            logger.warning("ids are shown in place of names, because actors_from_ids failed: %s", type(error).__name__)
+            return {}
         return {actor_id: name for actor_id, name in shown.items() if name != actor_id}
 
     async def frame(self, scope: Mapping[str, Any], frame: Frame) -> str:
