@@ -55,7 +55,9 @@ def own_block(datasette: Any) -> Any:
     block = plugins[section]
     if not block:
         raise ConfigurationError(f"plugins.{section}: nothing is configured there; fill the section or remove it.")
-    _mask(datasette, section)
+    for each in (PLUGIN, PREDECESSOR):
+        # That of the predecessor, left beside ours, is read by nobody and would still be published.
+        _mask(datasette, each)
     return with_secrets(datasette, block)
 
 

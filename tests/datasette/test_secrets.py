@@ -315,6 +315,15 @@ async def test_the_key_is_published_nowhere(tmp_path: Path, name: str, caplog: p
     assert KEY in str(section)
 
 
+@needs_0_65
+async def test_a_section_that_is_left_beside_ours_is_published_neither(tmp_path: Path) -> None:
+    beside = {"datasette_auth_tokens": {"tokens": [_bot()]}, "datasette_secrets": {"encryption-key": generate_key()}}
+    async with serving(sections(tmp_path, asgi_token_auth=block(), **beside).app()) as client:
+        published = (await client.get("/-/metadata.json")).json()["plugins"]
+        assert set(published["datasette-auth-tokens"].values()) == {"***"}
+        assert set(published["datasette-secrets"].values()) == {"***"}
+
+
 # Who reaches them
 
 
