@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
+from asgi_token_auth.bearer import is_token
 from asgi_token_auth.cli.inputs import (
     json_option,
     may_read_secret,
@@ -90,6 +91,8 @@ def decode(
         raise click.ClickException(
             "This is no managed or signed token: a hard-coded one or one of a custom query says nothing itself."
         )
+    if finding.accepted is not False and not is_token(token):
+        finding.accepted, finding.reason = False, "longer than servers take it by default"
     _show(finding, as_json=as_json)
     ctx.exit(1 if finding.accepted is False else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
@@ -137,3 +138,13 @@ def test_a_token_that_is_pasted_at_a_terminal_needs_one_ctrl_d(terminal: Termina
         screen.type(token.encode() + b"\n\x04")
         screen.wait_for(b"accepted")
         assert screen.process.wait(PATIENCE) == 0
+
+
+def test_a_token_that_no_header_may_carry(terminal: Terminal) -> None:
+    token = terminal.quick("create-token", "x" + token_urlsafe(9_000)).out
+    assert (
+        terminal.quick("decode", "--json", stdin=token, code=1).json["reason"]
+        == "longer than servers take it by default"
+    )
+    within = terminal.quick("create-token", "x" * 1_000).out
+    assert terminal.quick("decode", "--json", stdin=within).json["accepted"] is True
