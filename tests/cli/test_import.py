@@ -231,9 +231,10 @@ def test_a_kill_in_the_middle_leaves_none(terminal: Terminal) -> None:
         assert terminal.sql(f"select count(*) from {TABLE}_events") == [(1,)]
 
 
-def test_ctrl_c_in_the_middle_leaves_none(terminal: Terminal) -> None:
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_in_the_middle_leaves_none(terminal: Terminal, number: str) -> None:
     many(terminal.folder / "many.db")
-    script = textwrap.dedent(DYING).replace("signal.SIGKILL", "signal.SIGINT")
+    script = textwrap.dedent(DYING).replace("signal.SIGKILL", f"signal.{number}")
     process = subprocess.run(
         [sys.executable, "-c", script, "5000", "tokens", "import", "many.db"],
         cwd=terminal.folder,
