@@ -48,6 +48,9 @@ _COMMIT_PATIENCE: Final = 5.0
 #: Seconds that a connection has to say goodbye, in which a statement that nobody waits for is cancelled.
 _GOODBYE: Final = 2.0
 _MOST_LEARNED: Final = 256
+#: The advisory lock of all that writes to a database. It is not one for each schema: the same one may be named here by
+#: ``schema``, there by a search path, and whoever reaches it by another name must not write at the same time.
+_LOCK: Final = int.from_bytes(hashlib.blake2b(b"asgi-token-auth", digest_size=8).digest(), "big", signed=True)
 
 # Texts that stand for a number. To the database '007' and '7 ' would be numbers too, but as ids they are other texts.
 _WHOLE: Final = (re.compile(r"0|-?[1-9][0-9]{0,18}"), int)
@@ -121,8 +124,6 @@ class Postgres:
         self._leaving: set[asyncio.Task[None]] = set()
         # Of custom SQL: how the parameters are typed, which the text of a query does not tell.
         self._learned: dict[str, tuple[str, ...]] = {}
-        key = hashlib.blake2b(f"asgi-token-auth {schema or ''}".encode(), digest_size=8).digest()
-        self._lock = int.from_bytes(key, "big", signed=True)
         watch(self)
 
     def __repr__(self) -> str:
@@ -179,7 +180,7 @@ class Postgres:
         return tuple(attribute.name for attribute in prepared.get_attributes())
 
     async def transaction(self, steps: Steps[T]) -> T:
-        """Run ``steps`` in one transaction, after all others that write to this schema through this class.
+        """Run ``steps`` in one transaction, after all others that write to this database through this class.
 
         It runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing half done.
         """
@@ -234,15 +235,16 @@ class Postgres:
 
     async def _begin(self, connection: Any) -> str:
         # The settings end with the transaction, so they reach nobody else behind a proxy. A writer that stands still
-        # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server.
+        # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server. And in
+        # any other isolation, which may be a role's default, all would be read as it was before the lock was waited for.
         await connection.execute(
-            f"begin; set local lock_timeout = '{_WRITE_PATIENCE - 2}s'; "
+            f"begin isolation level read committed; set local lock_timeout = '{_WRITE_PATIENCE - 2}s'; "
             f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
             "select set_config('synchronous_commit', 'on', true) "
             "where current_setting('synchronous_commit') in ('off', 'local')"
         )
         number: str = await connection.fetchval(
-            "select pg_current_xact_id()::text from pg_advisory_xact_lock($1)", self._lock
+            "select pg_current_xact_id()::text from pg_advisory_xact_lock($1)", _LOCK
         )
         return number
 

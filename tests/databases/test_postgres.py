@@ -15,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,8 +33,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from asgi_token_auth import ConfigurationError, ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth import (
+    ConfigurationError,
+    ManagedTokens,
+    SQLTokens,
+    StorageError,
+    TokenAuthMiddleware,
+    TokenNotFound,
+    TokenStore,
+)
 from asgi_token_auth.databases.postgres import Postgres
+from asgi_token_auth.databases.protocol import Steps
 
 pytestmark = pytest.mark.anyio
 
@@ -844,6 +854,46 @@ async def test_a_schema_may_have_any_sensible_name(server: postgres.Server, name
         assert server.run("select from pg_tables where schemaname = 'public'") == []
     finally:
         server.run(f'drop schema "{name}" cascade')
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+@pytest.mark.parametrize("search_path", [False, True])
+async def test_a_token_that_waits_for_the_end_of_its_parent_is_not_made(
+    server: postgres.Server, schema: str, store: TokenStore, isolation: str, search_path: bool
+) -> None:
+    """However another process names the schema, and whatever isolation its role has."""
+    options = f"&search_path={schema}" if search_path else ""
+    options += f"&default_transaction_isolation={isolation.replace(' ', '%20')}"
+    begun, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def revoke_slowly() -> None:
+        async def in_another_loop() -> None:
+            async with TokenStore(Postgres(server.dsn(), schema=schema), secret=SECRET) as other:
+
+                def steps() -> Steps[None]:
+                    yield from other._revoke(parent, "ann", None, int(time.time()))
+                    loop.call_soon_threadsafe(begun.set)
+                    goes_on.wait(SOON)
+
+                await other.database.transaction(steps())
+
+        asyncio.run(in_another_loop())
+
+    parent = (await store.issue("ann")).record.id
+    with ThreadPoolExecutor(1) as thread:
+        revoking = loop.run_in_executor(thread, revoke_slowly)
+        await soon(begun.wait())
+        database = Postgres(server.dsn() + options, schema=None if search_path else schema)
+        async with TokenStore(database, secret=SECRET) as another:
+            child = asyncio.ensure_future(another.issue("ann", parent=parent))
+            await until(
+                lambda: child.done() or bool(sessions(server, "wait_event_type = 'Lock' and wait_event = 'advisory'"))
+            )
+            goes_on.set()
+            with pytest.raises(TokenNotFound, match="is not an active token"):
+                await soon(child)
+            await revoking
 
 
 # Secrets
