@@ -235,8 +235,8 @@ class Postgres:
 
     async def _begin(self, connection: Any) -> str:
         # The settings end with the transaction, so they reach nobody else behind a proxy. A writer that stands still
-        # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server. And in
-        # any other isolation, which may be a role's default, all would be read as it was before the lock was waited for.
+        # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server. In
+        # any other isolation, which a role may have by default, all is read as it was before the lock was waited for.
         await connection.execute(
             f"begin isolation level read committed; set local lock_timeout = '{_WRITE_PATIENCE - 2}s'; "
             f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
