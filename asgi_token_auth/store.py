@@ -67,8 +67,9 @@ _SHOWN: Final = f"{_DECIDING}, description, last_used_timestamp, last_used_addre
 
 
 # Status in SQL, as StoredToken.status() computes it, but for rows that are damaged inside.
-# The cast keeps times at the ends of the calendar from being too large a number together.
-_ENDS: Final = "cast(created_timestamp as numeric) + expires_after_seconds"
+# The casts keep times at the ends of the calendar from being too large a number together. Both are cast because
+# PostgreSQL prefers an operator for exactly these types, which somebody may have made, to its own for similar ones.
+_ENDS: Final = "cast(created_timestamp as numeric) + cast(expires_after_seconds as numeric)"
 _EXPIRED: Final = f"(token_status = 'E' or {_ENDS} <= :now)"
 _HAS_STATUS: Final[dict[str, str]] = {
     "active": f"token_status = 'A' and ended_timestamp is null and not coalesce({_EXPIRED}, false)",

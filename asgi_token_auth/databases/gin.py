@@ -30,7 +30,7 @@ _STATE: Final = """
     from pg_class as owned
     join pg_namespace as namespace on namespace.oid = owned.relnamespace
     left join pg_class as found
-        on found.relnamespace = owned.relnamespace and found.relname = owned.relname || '_search'
+        on found.relnamespace = owned.relnamespace and found.relname = cast(owned.relname as text) || '_search'
     where owned.oid = to_regclass(:table)
 """
 

@@ -504,10 +504,12 @@ class _PostgresLookup:
 
     def __init__(self, database: Postgres, table: str, columns: str) -> None:
         self._database = database
-        # The outer join answers even where there is no such row, so that every answer says who gave it.
+        # The outer join answers even where there is no such row, so that every answer says who gave it. The ids come as
+        # text because for an array asyncpg first asks the server what that is, in a query that finds the operators of
+        # whoever may make them in a schema of the search path. In this one there is nothing but PostgreSQL's own.
         self._sql = (
-            f"select pg_is_in_recovery(), {columns} from (select 1) as one "
-            f"left join {table} as found on found.id = any($1::bigint[])"
+            f"select pg_catalog.pg_is_in_recovery(), {columns} from (select 1) as one "
+            f"left join {table} as found on found.id operator(pg_catalog.=) any(cast($1::text as bigint[]))"
         )
 
     def version(self) -> None:
@@ -544,7 +546,7 @@ class _Reader:
             async with asyncio.timeout_at(deadline):
                 if self.connection is None:
                     self.connection = await self._database.connect()
-                rows = await self.connection.fetch(self._sql, ids)
+                rows = await self.connection.fetch(self._sql, f"{{{','.join(map(str, ids))}}}")
             if rows[0][0] and not self._database.allow_stale_reads:
                 raise self._database.is_standby()
         except TimeoutError as error:

@@ -834,6 +834,36 @@ async def test_a_role_that_may_not_make_tables_is_told_so_and_works_with_grants(
         server.run("drop owned by reader; drop role reader")
 
 
+async def test_operators_that_somebody_made_in_the_search_path_are_not_used(
+    server: postgres.Server, schema: str, store: TokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    operators = {"=": "boolean", "<>": "boolean", ">": "boolean", "<=": "boolean", "+": "numeric", "||": "text"}
+    types = ("oid", "integer", "bigint", "numeric", "text", "name")
+    made = [
+        f"create function {schema}.f{number}({left}, {right}) returns {operators[operator]} language plpgsql as "
+        f"$$ begin raise exception 'a stranger''s {left} {operator} {right}'; end $$; create operator "
+        f"{schema}.{operator} (leftarg = {left}, rightarg = {right}, function = {schema}.f{number})"
+        for number, (operator, left, right) in enumerate(itertools.product(operators, types, types))
+    ]
+    server.run("; ".join(made))
+    lasting = await store.issue("ann", expires_after=100)
+    ended = await store.issue("ann", expires_after=100)
+    await store.revoke(ended.record.id, owner="ann")
+    async with TokenStore(Postgres(f"{server.dsn()}&search_path={schema}"), secret=SECRET) as another:
+        app = application(another)
+        assert [await status_of(app, issued.token) for issued in (lasting, ended)] == [200, 401]
+        counts = [len((await another.list(owner="ann", status=status)).items) for status in ("active", "revoked")]
+        assert counts == [1, 1]
+        assert (await another.list(owner="ann", status="expired")).items == []
+        await another.issue("ann", parent=lasting.record.id, expires_after=10)
+        await another.edit(lasting.record.id, owner="ann", description="x", expires_after=50)
+        await another.rotate(lasting.record.id, owner="ann", grace=5)
+        assert await another.revoke_all(owner="ann") == 2
+        assert len((await another.list(owner="ann", search="x")).items) == 1
+        assert await another.prune(ended_before=time.time() + 1) >= 0
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     "name", ["Capital and spaces", "select", "_x$-1", "\N{LATIN SMALL LETTER E WITH ACUTE}t\u00e9"]
 )
