@@ -57,6 +57,13 @@ _WHOLE: Final = (re.compile(r"0|-?[1-9][0-9]{0,18}"), int)
 _DECIMAL: Final = (re.compile(r"(0|-?[1-9][0-9]{0,99})(\.[0-9]{1,99})?"), decimal.Decimal)
 _NUMBERS: Final = {"int2": _WHOLE, "int4": _WHOLE, "int8": _WHOLE, "numeric": _DECIMAL}
 
+# Options of a DSN that asyncpg hands to the server, which does not know them.
+_ONLY_LIBPQ: Final = frozenset(
+    "channel_binding connect_timeout fallback_application_name gssdelegation gssencmode hostaddr keepalives "
+    "keepalives_count keepalives_idle keepalives_interval load_balance_hosts max_protocol_version min_protocol_version "
+    "require_auth requirepeer requiressl sslcertmode sslcompression sslsni tcp_user_timeout".split()
+)
+
 # Everything that an asyncpg connection raises when it is asked something.
 _ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
@@ -83,6 +90,7 @@ class Postgres:
     Args:
         dsn: ``postgresql://user@host/database``, as libpq reads it: several hosts, ``target_session_attrs``,
             ``sslmode`` and ``sslrootcert`` are understood, and a password may come from ``PGPASSWORD`` or ``.pgpass``.
+            Options that asyncpg lacks, such as ``channel_binding`` and ``connect_timeout``, are refused by name.
         schema: the schema of the tables. ``None``: the first of the role's search path.
         pool_size: connections kept for queries and writes. Verification has one more.
         statement_cache_size: prepared statements kept by each connection; 0 for a pgbouncer in transaction mode.
@@ -648,8 +656,12 @@ def _described(dsn: object) -> str:
         parts = urlsplit(dsn)
     except ValueError:
         raise unreadable from None
-    if ("@" not in parts.netloc and "@" in dsn) or not dsn.isprintable() or " " in dsn:
+    # With a second "@" a part of the password would be taken for a part of the host, and asked of name servers.
+    if ("@" not in parts.netloc and "@" in dsn) or parts.netloc.count("@") > 1 or not dsn.isprintable() or " " in dsn:
         raise unreadable
+    for option in parse_qs(parts.query, keep_blank_values=True):
+        if option in _ONLY_LIBPQ:
+            raise ConfigurationError(f"dsn: {option} is an option of libpq, which is not used here; leave it out.")
     # What is no port may be a password whose host was forgotten.
     hosts = re.sub(r":(?![0-9]*(?:,|$))[^,\]]*(?=,|$)", "", parts.netloc.rpartition("@")[2])
     hosts = hosts or ",".join(parse_qs(parts.query).get("host", ()))
@@ -687,6 +699,8 @@ def _told_by_server(error: asyncpg.PostgresError, state: str) -> str:
 
 _SENTENCES: Final = {
     "08": "the connection was lost; it is safe to try again.",
+    "22021": "it holds text that is not UTF-8; mend that, or move to a database whose encoding is UTF8.",
+    "22P05": "a character is not in its encoding, so nothing was changed; move to a database whose encoding is UTF8.",
     "25006": "it can only be read; writes need the primary.",
     "28": "it refuses the user or the password; check the DSN, PGPASSWORD and pg_hba.conf.",
     "3D000": "there is no database of this name; create it.",

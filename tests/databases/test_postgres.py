@@ -926,7 +926,35 @@ async def test_a_token_that_waits_for_the_end_of_its_parent_is_not_made(
             await revoking
 
 
+async def test_what_is_not_in_the_encoding_of_the_database_is_refused_with_what_helps(server: postgres.Server) -> None:
+    server.run("create database latin encoding 'LATIN1' locale 'C' template template0")
+    try:
+        async with TokenStore(Postgres(server.dsn("latin")), secret=SECRET) as store:
+            with pytest.raises(StorageError, match=r"not in its encoding.*; move to a database whose encoding is UTF8"):
+                await store.issue("ann", description="\N{EURO SIGN}")
+            issued = await store.issue("ann", description="\N{POUND SIGN}")
+            assert await status_of(application(store), issued.token) == 200
+            assert [token.id for token in (await store.list(owner="ann")).items] == [issued.record.id]
+    finally:
+        server.run("drop database latin")
+
+
 # Secrets
+
+
+@pytest.mark.parametrize(
+    ("dsn", "says"),
+    [
+        ("postgresql://u:hunter2@h/d?channel_binding=require", "dsn: channel_binding is an option of libpq"),
+        ("postgresql://u:hunter2@h/d?sslmode=require&connect_timeout=", "dsn: connect_timeout is an option of libpq"),
+        ("postgresql://u:hun@ter2@h/d", "what is special in a password as %2F and the like"),
+    ],
+)
+def test_a_dsn_that_another_driver_would_read_otherwise_is_refused(dsn: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as raised:
+        Postgres(dsn)
+    assert "ter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
