@@ -280,6 +280,10 @@ class Postgres:
                     if status in (None, "in progress"):
                         await asyncio.sleep(0.05)
         if status == "aborted":
+            cause = None if lost.__cause__ is None else lost.__cause__.__cause__
+            if isinstance(cause, asyncpg.PostgresError) and not _is_lost(cause):
+                # A constraint that is checked only now, for example: the server's own answer says more.
+                raise self.failure(cause) from cause
             raise StorageError(f"{self.name}: the connection was lost; nothing was changed.") from lost.__cause__
         if status != "committed":
             raise StorageError(

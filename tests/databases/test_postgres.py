@@ -926,6 +926,19 @@ async def test_a_token_that_waits_for_the_end_of_its_parent_is_not_made(
             await revoking
 
 
+async def test_a_commit_that_the_server_refuses_is_told_in_its_words(
+    server: postgres.Server, schema: str, store: TokenStore
+) -> None:
+    server.run(
+        f"create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$; "
+        f"create constraint trigger late after insert on {schema}._datasette_auth_tokens deferrable initially deferred "
+        f"for each row execute function {schema}.refuse()"
+    )
+    with pytest.raises(StorageError, match=r"the server refuses with RaiseError \(P0001\)"):
+        await soon(store.issue("ann"))
+    assert server.run(f"select from {schema}._datasette_auth_tokens") == []
+
+
 async def test_what_is_not_in_the_encoding_of_the_database_is_refused_with_what_helps(server: postgres.Server) -> None:
     server.run("create database latin encoding 'LATIN1' locale 'C' template template0")
     try:
