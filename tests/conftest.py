@@ -1,5 +1,4 @@
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
     """One server for all tests that do it no harm."""
-    if postgres.programs() is None:
-        if "CI" in os.environ:
-            pytest.fail(postgres.NEEDED)
-        pytest.skip(postgres.NEEDED)
+    postgres.need()
     with postgres.running() as server:
         yield server
 

@@ -28,6 +28,7 @@ from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.sql import SQLTokens
+from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.words import exact
 
@@ -284,15 +285,20 @@ def _may_write(path: str) -> bool:
     return os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
 
 
+async def _is_prepared(store: TableStore, path: str, kept: str, predecessor: str, report: _Report) -> bool:
+    state = await store.state()
+    if state != "ready":
+        why = f"holds no {kept} yet" if state == "absent" else f"is of an older release or of {predecessor}"
+        shown = store.database.name if is_dsn(path) else path
+        report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
+    return state == "ready"
+
+
 async def _check_tokens(path: str, expiring_within: int, report: _Report) -> None:
     database = existing(path)
     store = only_looking(database)
     try:
-        state = await store.state()
-        if state != "ready":
-            why = "holds no tokens yet" if state == "absent" else "is of an older release or of datasette-auth-tokens"
-            shown = database.name if is_dsn(path) else path
-            report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
+        if not await _is_prepared(store, path, "tokens", "datasette-auth-tokens", report):
             return
         async with store:
             soon = time.time() + expiring_within * 86_400
@@ -316,11 +322,7 @@ async def _check_stored_secrets(path: str, keys: Sequence[str], report: _Report)
     database = existing(path)
     store = SecretStore(database, encryption_key=keys)
     try:
-        state = await store.state()
-        if state != "ready":
-            why = "holds no secrets yet" if state == "absent" else "is of an older release or of datasette-secrets"
-            shown = database.name if is_dsn(path) else path
-            report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
+        if not await _is_prepared(store, path, "secrets", "datasette-secrets", report):
             return
         async with store:
             sentences = await store.problems()

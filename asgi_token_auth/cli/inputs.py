@@ -225,13 +225,22 @@ def is_world_readable(path: Path) -> bool:
         return False
 
 
-def _secret_in(path: Path) -> str:
+def read_file(path: Path, what: str) -> bytes:
+    """The first bytes of a file, one more than :data:`MAX_FILE` where there are so many.
+
+    Raises:
+        click.ClickException: ``what`` cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_FILE + 1)
+            return file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "that is no path"
-        raise click.ClickException(f"The secret's file cannot be read: {why}.") from error
+        raise click.ClickException(f"{what} cannot be read: {why}.") from error
+
+
+def _secret_in(path: Path) -> str:
+    raw = read_file(path, "The secret's file")
     if len(raw) > MAX_FILE:
         raise click.ClickException(f"The secret's file is longer than {MAX_FILE:,} bytes.")
     if is_world_readable(path):

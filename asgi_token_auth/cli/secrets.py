@@ -22,6 +22,7 @@ from asgi_token_auth.cli.inputs import (
     database_of,
     json_option,
     opened_as,
+    read_file,
     read_stdin,
 )
 from asgi_token_auth.cli.output import note as say
@@ -239,12 +240,7 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
 
 
 def _key_in(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "that is no path"
-        raise click.ClickException(f"The encryption key's file {path} cannot be read: {why}.") from error
+    raw = read_file(path, f"The encryption key's file {path}")
     if is_readable_by_others(path):
         say(f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away.")
     try:

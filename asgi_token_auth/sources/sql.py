@@ -27,7 +27,7 @@ class SQLTokens:
     ``actor_``, which make up the actor. Secrets are compared in constant time.
 
     Args:
-        database: where the query runs, on connections that cannot write.
+        database: where the query runs; in SQLite on connections that cannot write.
         sql: one SELECT.
         timeout: seconds that it may take.
 
