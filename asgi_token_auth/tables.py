@@ -49,7 +49,8 @@ class TableStore:
         self._migrations = migrations
         self._usage = UsageLog(write_usage, at_end=database.close)
         self._users = 0
-        self._ready = False
+        #: Whether the tables are there. :meth:`ensure_ready` has nothing to do then.
+        self.ready = False
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:
@@ -68,14 +69,14 @@ class TableStore:
 
     async def ensure_ready(self) -> None:
         """The same without counting: for a server that sends no lifespan events."""
-        if self._ready:
+        if self.ready:
             return
         # One lock per event loop: a lock that was waited for in one loop cannot be used in another.
         loop = asyncio.get_running_loop()
         if self._opening is None or self._opening[0] is not loop:
             self._opening = (loop, asyncio.Lock())
         async with self._opening[1]:
-            if not self._ready:
+            if not self.ready:
                 try:
                     await self.database.open()
                     await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
@@ -83,7 +84,7 @@ class TableStore:
                 except BaseException:
                     await self.database.close()
                     raise
-                self._ready = True
+                self.ready = True
 
     async def state(self) -> Literal["ready", "outdated", "absent"]:
         """Whether the tables are there, and as this release needs them. Opens and writes nothing.
@@ -102,7 +103,7 @@ class TableStore:
             try:
                 await self._usage.close()
             finally:
-                self._ready = False
+                self.ready = False
                 await self.database.close()
 
     async def flush(self) -> None:

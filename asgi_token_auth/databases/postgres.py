@@ -15,9 +15,9 @@ import hashlib
 import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -511,6 +511,10 @@ class _Pool:
         )
 
 
+# No version, and the row.
+_Found: TypeAlias = tuple[None, Row | None]
+
+
 class _PostgresLookup:
     """Rows by id, never older than the request that asks for them."""
 
@@ -527,12 +531,12 @@ class _PostgresLookup:
     def version(self) -> None:
         """It cannot be told without asking the server, which might as well answer with the row."""
 
-    async def fetch(self, row_id: int) -> tuple[None, Row | None]:
-        """The row as it is now, from a read that began after this call."""
+    def fetch(self, row_id: int) -> Awaitable[_Found]:
+        """The row as it is now, from a read that begins after this call."""
         readers = self._database._pool().readers
         if (reader := readers.get(self._sql)) is None:
             reader = readers[self._sql] = _Reader(self._database, self._sql)
-        return None, await reader.reads.ask(row_id)
+        return reader.reads.ask(row_id)
 
 
 class _Reader:
@@ -542,25 +546,26 @@ class _Reader:
         self._database = database
         self._sql = sql
         self.connection: Any = None
-        self.reads = SharedReads(self._read)
+        self.reads: SharedReads[_Found] = SharedReads(self._read, (None, None))
 
-    async def _read(self, row_ids: Collection[int], deadline: float) -> Mapping[int, Row]:
-        ids = list(row_ids)
-        if self.connection is not None and not self.connection.is_closed():
+    async def _read(self, row_ids: Collection[int], deadline: float) -> Mapping[int, _Found]:
+        ids = f"{{{','.join(map(str, row_ids))}}}"
+        connection = self.connection
+        if connection is not None and not connection.is_closed():
             # It may have died unnoticed, so it gets only a part of the time, and its failure is not the last word.
-            with contextlib.suppress(StorageError):
-                return await self._ask(ids, min(deadline, asyncio.get_running_loop().time() + _KEPT_PATIENCE))
+            left = min(deadline - asyncio.get_running_loop().time(), _KEPT_PATIENCE)
+            try:
+                return self._found(await connection.fetch(self._sql, ids, timeout=left))
+            except (StorageError, *_ERRORS):
+                pass
+            except BaseException:
+                self._drop()
+                raise
         self._drop()
-        return await self._ask(ids, deadline)
-
-    async def _ask(self, ids: list[int], deadline: float) -> Mapping[int, Row]:
         try:
             async with asyncio.timeout_at(deadline):
-                if self.connection is None:
-                    self.connection = await self._database.connect()
-                rows = await self.connection.fetch(self._sql, f"{{{','.join(map(str, ids))}}}")
-            if rows[0][0] and not self._database.allow_stale_reads:
-                raise self._database.is_standby()
+                self.connection = await self._database.connect()
+                return self._found(await self.connection.fetch(self._sql, ids))
         except TimeoutError as error:
             self._drop()
             raise StorageError(f"{self._database.name}: no answer within a second.") from error
@@ -570,7 +575,11 @@ class _Reader:
         except BaseException:
             self._drop()
             raise
-        return {row[1]: tuple(row)[1:] for row in rows if row[1] is not None}
+
+    def _found(self, rows: Sequence[Any]) -> Mapping[int, _Found]:
+        if rows[0][0] and not self._database.allow_stale_reads:
+            raise self._database.is_standby()
+        return {row[1]: (None, row[1:]) for row in rows if row[1] is not None}
 
     def _drop(self) -> None:
         if self.connection is not None:

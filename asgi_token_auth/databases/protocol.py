@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -104,8 +104,8 @@ class Lookup(Protocol):
         """
         ...
 
-    async def fetch(self, row_id: int) -> tuple[object | None, Row | None]:
-        """The row and the version before it was read.
+    def fetch(self, row_id: int) -> Awaitable[tuple[object | None, Row | None]]:
+        """The row and the version before it was read. To be awaited.
 
         Raises:
             StorageError: the database cannot answer.

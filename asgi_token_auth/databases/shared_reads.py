@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Final
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from asgi_token_auth.databases.protocol import Row
 from asgi_token_auth.errors import StorageError
+
+T = TypeVar("T")
 
 #: Seconds from a question to its answer or its failure.
 PATIENCE: Final = 1.0
 
-#: Reads the rows of these ids before a time of the event loop, or raises StorageError.
-Read = Callable[[Collection[int], float], Awaitable[Mapping[int, Row]]]
+_Batch: TypeAlias = list[tuple[int, asyncio.Future[T]]]
 
 
-class SharedReads:
+class SharedReads(Generic[T]):
     """One read at a time, for one event loop.
 
     Whoever asks joins the read that starts next, never one that is under way: that one may have seen the database
     as it was before the question.
+
+    Args:
+        read: answers for these ids before a time of the event loop, or raises StorageError.
+        absent: the answer for an id that ``read`` leaves out.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Callable[[Collection[int], float], Awaitable[Mapping[int, T]]], absent: T) -> None:
         self._read = read
-        self._waiting: list[tuple[int, asyncio.Future[Row | None]]] = []
+        self._absent = absent
+        self._waiting: _Batch[T] = []
         self._oldest = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, row_id: int) -> Row | None:
-        """The row as some read found it that began after this call.
+    def ask(self, row_id: int) -> Awaitable[T]:
+        """The answer of a read that begins after this call. To be awaited.
 
         Raises:
             StorageError: no answer came in time, or the database cannot answer.
@@ -38,11 +43,11 @@ class SharedReads:
         loop = asyncio.get_running_loop()
         if not self._waiting:
             self._oldest = loop.time()
-        future: asyncio.Future[Row | None] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((row_id, future))
         if self._task is None:
             self._task = loop.create_task(self._run())
-        return await future
+        return future
 
     async def close(self) -> None:
         """Wait until everybody has an answer, which takes no longer than a read may take."""
@@ -50,19 +55,19 @@ class SharedReads:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        batch: list[tuple[int, asyncio.Future[Row | None]]] = []
+        batch: _Batch[T] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 try:
-                    rows = await self._read({row_id for row_id, _ in batch}, self._oldest + PATIENCE)
+                    found = await self._read({row_id for row_id, _ in batch}, self._oldest + PATIENCE)
                 except StorageError as error:
                     _fail(batch, error)
                     continue
                 for row_id, future in batch:
                     # It is done if its request has gone away meanwhile.
                     if not future.done():
-                        future.set_result(rows.get(row_id))
+                        future.set_result(found.get(row_id, self._absent))
         except BaseException as error:
             waiting, self._waiting = self._waiting, []
             _fail([*batch, *waiting], error)
@@ -71,7 +76,7 @@ class SharedReads:
             self._task = None
 
 
-def _fail(batch: list[tuple[int, asyncio.Future[Row | None]]], error: BaseException) -> None:
+def _fail(batch: _Batch[T], error: BaseException) -> None:
     for _, future in batch:
         if not future.done():
             # An exception of its own for each: raising one adds to its traceback.

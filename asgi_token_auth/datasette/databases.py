@@ -33,7 +33,7 @@ class _Attached(TableStore):
 
     async def ensure_ready(self) -> None:
         """Wait for Datasette before anything is locked: its startup hooks may use this store too."""
-        if not self._ready:
+        if not self.ready:
             await self._wait_for_start()
             await super().ensure_ready()
 

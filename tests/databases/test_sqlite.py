@@ -641,7 +641,7 @@ async def test_an_emptied_file_is_503(store: TokenStore, tmp_path: Path) -> None
     issued = await store.issue("ann")
     await store.close()
     (tmp_path / "tokens.db").write_bytes(b"")
-    store._ready = True
+    store.ready = True
     with served(store) as app:
         assert await status_of(app, issued.token) == 503
     assert (tmp_path / "tokens.db").stat().st_size == 0
@@ -660,7 +660,7 @@ async def test_a_damaged_file_is_503_and_neither_repaired_nor_served(tmp_path: P
     with served(store) as app:
         assert await status_of(app, issued.token) == 503
         # As a worker sees it that had started before.
-        store._ready = True
+        store.ready = True
         assert await status_of(app, issued.token) == 503
     await store.close()
     assert path.read_bytes() == bytes(content)
