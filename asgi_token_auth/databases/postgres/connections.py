@@ -1,0 +1,132 @@
+"""The connections of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from asgi_token_auth.databases.postgres.failures import ERRORS
+from asgi_token_auth.errors import StorageError
+
+if TYPE_CHECKING:
+    from asgi_token_auth.databases.postgres.database import Postgres
+    from asgi_token_auth.databases.postgres.verification import Reader
+
+#: Seconds that a kept connection has for its answer before the rest of a request's time is spent on a new one.
+KEPT_PATIENCE: Final = 0.5
+#: Seconds after which a kept connection is asked whether it still works before it is used.
+_IDLE: Final = 5.0
+#: Seconds that a connection has to say goodbye, in which a statement that nobody waits for is cancelled.
+_GOODBYE: Final = 2.0
+
+
+class Pool:
+    """The kept connections of one event loop, and what verifies on it."""
+
+    def __init__(self, database: Postgres, size: int) -> None:
+        self._database = database
+        self._size = size
+        self._idle: list[tuple[Any, float]] = []
+        self._turn = asyncio.Semaphore(size)
+        self._ended = False
+        # Where a server sends no lifespan events, nothing else tells that the event loop ends.
+        self._keeper = asyncio.get_running_loop().create_task(self._until_the_end())
+        self.writing = asyncio.Lock()
+        self.readers: dict[str, Reader] = {}
+
+    async def take(self, *, checked: bool, turn: float) -> Any:
+        """A connection that nobody else uses, to be given back.
+
+        Args:
+            checked: one that has just answered.
+            turn: seconds to wait while all are in use.
+
+        Raises:
+            StorageError: all stayed in use, or the server is not the primary.
+        """
+        try:
+            async with asyncio.timeout(turn):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise StorageError(
+                f"{self._database.name}: all {self._size} connections are busy; raise pool_size if that is usual."
+            ) from error
+        try:
+            loop = asyncio.get_running_loop()
+            while self._idle:
+                connection, since = self._idle.pop()
+                if connection.is_closed():
+                    continue
+                if (not checked and loop.time() - since < _IDLE) or await self._works(connection):
+                    return connection
+                # What has ended this one has probably ended all of them, and each would cost its time.
+                for other, _ in self._idle:
+                    self._database.let_go(other)
+                self._idle.clear()
+            return await self._database.connect()
+        except BaseException:
+            self._turn.release()
+            raise
+
+    async def give_back(self, connection: Any, *, keep: bool) -> None:
+        """Keep a connection for others, or end it."""
+        self._turn.release()
+        if self._ended:
+            # No other task would live to do it.
+            await say_goodbye(connection)
+        elif keep:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+        else:
+            self._database.let_go(connection)
+            # It may be what lies between, so none of the others is used before it has answered.
+            self._idle = [(other, -math.inf) for other, _ in self._idle]
+
+    async def _works(self, connection: Any) -> bool:
+        """Whether it may be used. It is ended otherwise."""
+        works = False
+        try:
+            async with asyncio.timeout(KEPT_PATIENCE):
+                standby = await connection.fetchval("select pg_catalog.pg_is_in_recovery()")
+            works = not standby or self._database.allow_stale_reads
+        except (*ERRORS, TimeoutError):
+            pass
+        finally:
+            # Also when whoever wanted it is gone.
+            if not works:
+                self._database.let_go(connection)
+        return works
+
+    async def close(self) -> None:
+        """End every connection, those in use when they are given back."""
+        # Not left to the keeper: a task that is cancelled before its first step does nothing at all.
+        await self._end()
+        self._keeper.cancel()
+        await asyncio.wait([self._keeper])
+
+    async def _until_the_end(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Cancelled with everything else, because the event loop ends and nobody has closed the database. It waits
+            # only for tasks that it knew by then, and the others let go of their connections in new ones.
+            await asyncio.sleep(0)
+            await self._end()
+            await self._database.goodbyes()
+
+    async def _end(self) -> None:
+        self._ended = True
+        idle, self._idle = self._idle, []
+        readers, self.readers = self.readers, {}
+        await asyncio.gather(
+            *(say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
+        )
+
+
+async def say_goodbye(connection: Any) -> None:
+    """End a connection. It fails at nothing."""
+    try:
+        # First asks the server to stop a statement that nobody waits for any more.
+        await connection.close(timeout=_GOODBYE)
+    except Exception:
+        connection.terminate()
