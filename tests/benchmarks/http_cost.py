@@ -1,7 +1,8 @@
-"""Requests a second over HTTP with tokens in PostgreSQL: our middleware, no middleware, and a SELECT for each request.
+"""Requests a second over HTTP: our middleware with tokens in SQLite and in PostgreSQL, and without any middleware.
 
-The SELECT is made in two ways: by the same middleware, which differs in nothing else then, and by the shortest code
-that could do it, which copies no scope, hides nothing and answers without ``Vary``.
+Beside it stands a SELECT in PostgreSQL for each request, made in two ways: by the same middleware, which differs in
+nothing else then, and by the shortest code that could do it, which copies no scope, hides nothing and answers without
+``Vary``.
 
 Run by hand, with Debian's ``wrk`` on the path: ``python tests/benchmarks/http_cost.py``. Every round visits all servers
 in a new random order, and only numbers of one round are compared with each other.
@@ -14,15 +15,15 @@ import asyncio
 import random
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import httpx
@@ -34,15 +35,17 @@ import postgres
 
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
-from asgi_token_auth.databases.protocol import Lookup, Row
+from asgi_token_auth.databases.protocol import Database, Lookup, Row
+from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import ASGIApp
 from asgi_token_auth.store import _DECIDING
 
 SECRET: Final = "a secret of the benchmark only"
 _TABLE: Final = "_datasette_auth_tokens"
-BARE, OURS, SELECT, SHORTEST = (
+BARE, IN_SQLITE, OURS, SELECT, SHORTEST = (
     "no middleware",
-    "managed tokens",
+    "managed tokens in SQLite",
+    "managed tokens in PostgreSQL",
     "the same, a SELECT each",
     "shortest code, a SELECT each",
 )
@@ -110,97 +113,116 @@ class ShortestCode:
         await self._app(scope, receive, send)
 
 
-def middleware(dsn: str, lookup: Lookup | None = None) -> ASGIApp:
+def middleware(database: Database, lookup: Lookup | None = None) -> ASGIApp:
     """Ours, in front of the app, with its own way to read rows or another one."""
-    source = ManagedTokens(TokenStore(Postgres(dsn), secret=SECRET))
+    source = ManagedTokens(TokenStore(database, secret=SECRET))
     if lookup is not None:
         source._lookup = lookup
     return TokenAuthMiddleware(bare, sources=[source])
 
 
-def serve(name: str, dsn: str, port: int) -> None:
-    """Be one of the servers."""
+def serve(name: str, place: str, listening: int) -> None:
+    """Be one of the servers.
+
+    Args:
+        place: where its tokens are: a DSN, or the path of a SQLite file.
+        listening: the descriptor of its socket.
+    """
     apps: dict[str, Any] = {
         BARE: lambda: bare,
-        OURS: lambda: middleware(dsn),
-        SELECT: lambda: middleware(dsn, SelectEach(dsn)),
-        SHORTEST: lambda: ShortestCode(bare, dsn),
+        IN_SQLITE: lambda: middleware(SQLite(place)),
+        OURS: lambda: middleware(Postgres(place)),
+        SELECT: lambda: middleware(Postgres(place), SelectEach(place)),
+        SHORTEST: lambda: ShortestCode(bare, place),
     }
-    uvicorn.run(apps[name](), host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    server = uvicorn.Server(uvicorn.Config(apps[name](), access_log=False, log_level="warning"))
+    server.run(sockets=[socket.socket(fileno=listening)])
 
 
-def requests_per_second(port: int, token: str, *, connections: int, seconds: int) -> float:
-    """What wrk counts. Every answer must be 200."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token}"]
+class Load(NamedTuple):
+    """What wrk measures."""
+
+    requests_per_second: float
+    #: Milliseconds in which 99 of 100 requests were answered.
+    slowest: float
+
+
+def load(port: int, token: str, *, connections: int, seconds: int) -> Load:
+    """Ask as often as possible. Every answer must be 200."""
+    command = ["wrk", "-t1", "--latency", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token}"]
     said = subprocess.run([*command, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
+    rate = re.search(r"Requests/sec:\s+([0-9.]+)", said)
+    slowest = re.search(r"99%\s+([0-9.]+)(us|ms|s)", said)
+    if "Non-2xx" in said or "Socket errors" in said or rate is None or slowest is None:
         raise RuntimeError(said)
-    found = re.search(r"Requests/sec:\s+([0-9.]+)", said)
-    if found is None:
-        raise RuntimeError(said)
-    return float(found[1])
+    return Load(float(rate[1]), float(slowest[1]) * {"us": 0.001, "ms": 1, "s": 1000}[slowest[2]])
 
 
-async def _issue(dsn: str) -> str:
-    async with TokenStore(Postgres(dsn), secret=SECRET) as store:
+async def _issue(database: Database) -> str:
+    async with TokenStore(database, secret=SECRET) as store:
         return (await store.issue("bot")).token
+
+
+def _start(stack: ExitStack, name: str, place: str, token: str) -> int:
+    """Start one of the servers, wait for its first answer and return its port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
+        port: int = listening.getsockname()[1]
+        fd = listening.fileno()
+        command = [sys.executable, __file__, "--serve", name, "--place", place, "--listening", str(fd)]
+        process = subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.DEVNULL)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    # It listens already, so this waits for the server.
+    answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {token}"}, timeout=30)
+    answer.raise_for_status()
+    return port
 
 
 def run(*, rounds: int, seconds: int, connections: Sequence[int]) -> None:
     """Measure and print."""
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running())
-        dsn = server.dsn()
-        ours = asyncio.run(_issue(dsn))
-        tokens = {BARE: ours, OURS: ours, SELECT: ours, SHORTEST: str(URLSafeSerializer(SECRET).dumps(1))}
-        log = stack.enter_context(tempfile.TemporaryFile())
-        ports: dict[str, int] = {}
-        for place, name in enumerate(tokens):
-            ports[name] = server.port + 1 + place
-            command = [sys.executable, __file__, "--serve", name, "--dsn", dsn, "--port", str(ports[name])]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-        for name, port in ports.items():
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    headers = {"authorization": f"Bearer {tokens[name]}"}
-                    if httpx.get(f"http://127.0.0.1:{port}/", headers=headers).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{name}: no answer")
-                time.sleep(0.05)
+        file = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "tokens.db")
+        kept = asyncio.run(_issue(Postgres(server.dsn())))
+        simple = str(URLSafeSerializer(SECRET).dumps(1))
+        tokens = {BARE: kept, IN_SQLITE: asyncio.run(_issue(SQLite(file))), OURS: kept, SELECT: kept, SHORTEST: simple}
+        ports = {
+            name: _start(stack, name, file if name == IN_SQLITE else server.dsn(), token)
+            for name, token in tokens.items()
+        }
         for count in connections:
-            found: dict[str, list[float]] = {name: [] for name in tokens}
+            found: dict[str, list[Load]] = {name: [] for name in tokens}
             for _ in range(rounds):
                 for name in random.sample(list(tokens), len(tokens)):
-                    found[name].append(
-                        requests_per_second(ports[name], tokens[name], connections=count, seconds=seconds)
-                    )
+                    found[name].append(load(ports[name], tokens[name], connections=count, seconds=seconds))
             print(f"PostgreSQL {server.version}, {count} connections, {rounds} rounds of {seconds} s")
-            for name, numbers in found.items():
-                of_bare = statistics.median(a / b for a, b in zip(numbers, found[BARE], strict=True))
-                print(f"  {name:28} {statistics.median(numbers):9.0f} requests/s   {of_bare:5.2f} of none")
-            for name in (SELECT, SHORTEST):
-                times = statistics.median(a / b for a, b in zip(found[OURS], found[name], strict=True))
-                print(f"  managed tokens against {name}: {times:.1f}x")
+            _show(found)
+
+
+def _show(found: dict[str, list[Load]]) -> None:
+    def times(name: str, other: str, part: int = 0) -> float:
+        return statistics.median(a[part] / b[part] for a, b in zip(found[name], found[other], strict=True))
+
+    print(f"{'':32}requests/s   of none   99 of 100   of none")
+    for name, loads in found.items():
+        rate, slowest = (statistics.median(part) for part in zip(*loads, strict=True))
+        print(f"  {name:30}{rate:10.0f}{times(name, BARE):10.2f}{slowest:9.2f} ms{times(name, BARE, 1):9.1f}x")
+    for name in (SELECT, SHORTEST):
+        print(f"  {OURS} against {name}: {times(OURS, name):.1f}x")
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Requests a second with tokens in PostgreSQL.")
+    parser = argparse.ArgumentParser(description="Requests a second over HTTP.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=[32, 1])
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--dsn", help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--place", help=argparse.SUPPRESS)
+    parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
-        serve(arguments.serve, arguments.dsn, arguments.port)
+        serve(arguments.serve, arguments.place, arguments.listening)
         return
     if shutil.which("wrk") is None:
         sys.exit("This needs wrk: apt-get install wrk.")

@@ -28,7 +28,7 @@ def test_every_server_answers_over_http() -> None:
         pytest.skip("needs wrk: install Debian's package wrk")
     ran = run("http_cost.py", "--connections", "4", seconds="1")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("managed tokens against") == 2
+    assert ran.stdout.count("managed tokens in PostgreSQL against") == 2
 
 
 def test_every_page_of_few_and_of_many_tokens_answers_as_expected() -> None:
