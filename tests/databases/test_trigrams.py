@@ -7,19 +7,22 @@ import itertools
 import logging
 import random
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from asgi import SECRET, Clock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_token_auth import ANY_OWNER, StorageError, TokenStore
 from asgi_token_auth.databases import trigrams
 from asgi_token_auth.databases.protocol import ReadingSteps, Steps
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.records import AnyOwner
+from asgi_token_auth.records import AnyOwner, is_text
 
 pytestmark = pytest.mark.anyio
 
@@ -81,8 +84,24 @@ PIECES = [
         "\u672c\u756a\u74b0\u5883",
         "\ufffd",
         "\uffff",
+        "\ufb05\u0149",
+        "\u00ff\u00fe",
+        "\ud7ff\ue000\U0010ffff",
+        "\x01\x01\x01",
     ],
 ]
+#: One character, one that belongs to several or is changed by case, or any.
+CHARACTERS = st.sampled_from(sorted({*"".join(PIECES), *"sStTxX"})) | st.characters(exclude_categories=["Cs"])
+#: What a column may hold: text, text that goes on after what ends it for SQLite, none, bytes, and text that is none.
+VALUES = st.one_of(
+    st.lists(st.sampled_from(PIECES), max_size=3).map("".join),
+    st.text(CHARACTERS, max_size=4),
+    st.sampled_from(["a\0deploy", "\0", "ab\0", None]),
+    st.binary(max_size=3),
+    st.sampled_from(["deploy\udcc3", "\udcff", "a\udc80", "\udced\udca0\udc80"]),
+)
+ACTORS = st.sampled_from(["ann", "ann", "production", "7", None, "", "a_c%"]) | VALUES
+SEARCHES = st.text(CHARACTERS, min_size=1, max_size=3).filter(is_text)
 
 
 @pytest.fixture
@@ -96,6 +115,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes tables of a test's size large enough for the index to be asked."""
     monkeypatch.setattr(trigrams, "_FEW", 2)
     monkeypatch.setattr(trigrams, "_SOME", 12)
+    monkeypatch.setattr(trigrams, "_NEWEST", 4)
 
 
 def run_sql(path: Path, sql: str, *parameters: object) -> list[Any]:
@@ -145,38 +165,115 @@ def read_every_row(
     return [row[0] for row in rows]
 
 
-async def assert_same(store: TokenStore, path: Path, randomly: random.Random, times: int) -> None:
-    for _ in range(times):
-        words = text(randomly)
-        start = randomly.randrange(len(words))
-        search = words if randomly.random() < 0.3 else words[start : start + randomly.randint(1, 12)]
-        search = randomly.choice([search, search.upper(), search.lower()])
-        owners: list[str | AnyOwner] = [ANY_OWNER, "ann", "production", "7"]
-        owner = randomly.choice(owners)
-        status = randomly.choice([None, None, "active", "revoked"])
-        cursor = randomly.choice([None, randomly.randint(1, 300)])
-        limit = randomly.choice([1, 2, 30, 1000])
-        page = await store.list(owner=owner, search=search, status=status, cursor=cursor, limit=limit)
-        expected = read_every_row(path, search, owner, status, cursor or 1 << 60, limit + 1)
-        question = (search, owner, status, cursor, limit)
-        assert [item.id for item in page.items] == expected[:limit], question
-        assert page.next_cursor == (expected[limit - 1] if len(expected) > limit else None), question
+class Question(NamedTuple):
+    search: str
+    owner: str | AnyOwner
+    status: str | None
+    cursor: int | None
+    limit: int
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_a_search_finds_what_reading_every_row_finds(
-    store: TokenStore, tmp_path: Path, few: None, seed: int
-) -> None:
-    randomly = random.Random(seed)
-    actors = ["ann", "ann", "production", "7", "\u00e4\u00f6\u00fc", '" OR "', None, "", "a_c%"]
-    await fill(store, [(text(randomly), randomly.choice(actors)) for _ in range(250)])
-    # What only an accident or another program writes.
-    await fill(
-        store, [(b"\xff\xfedeploy production", "ann"), (b"deploy", 7), (12345, "ann"), (None, None), ("a\0deploy", "7")]
+async def assert_same(store: TokenStore, path: Path, question: Question) -> None:
+    search, owner, status, cursor, limit = question
+    page = await store.list(owner=owner, search=search, status=status, cursor=cursor, limit=limit)
+    expected = read_every_row(path, search, owner, status, cursor or 1 << 60, limit + 1)
+    assert [item.id for item in page.items] == expected[:limit], question
+    assert page.next_cursor == (expected[limit - 1] if len(expected) > limit else None), question
+
+
+def questions(search: str) -> st.SearchStrategy[Question]:
+    return st.builds(
+        Question,
+        st.just(search),
+        st.sampled_from([ANY_OWNER, ANY_OWNER, "ann", "production"]),
+        st.sampled_from([None, None, "active", "revoked"]),
+        st.sampled_from([None, None, None, 60, 40, 1]),
+        st.sampled_from([1, 1, 2, 30]),
     )
-    run_sql(tmp_path / "t.db", f"insert into {TABLE} (description) values (cast(x'ff6465706c6f79c3' as text))")
-    run_sql(tmp_path / "t.db", f"update {TABLE} set token_status = 'R' where id % 3 = 0")
-    await assert_same(store, tmp_path / "t.db", randomly, 400)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_a_search_finds_what_reading_every_row_finds(tmp_path: Path, few: None, encoding: str) -> None:
+    path = tmp_path / "t.db"
+    run_script(path, f"pragma encoding = '{encoding}'; create table made_first (id)")
+    store = TokenStore(SQLite(path), secret=SECRET, clock=Clock())
+    connection = sqlite3.connect(path, isolation_level=None)
+
+    async def compare(questions: Sequence[Question]) -> None:
+        async with store:
+            assert store._search._usable
+            for question in questions:
+                await assert_same(store, path, question)
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        values=st.lists(st.tuples(VALUES, ACTORS), min_size=1, max_size=12),
+        again=st.integers(0, 20),
+        searches=st.lists(SEARCHES, max_size=4),
+        data=st.data(),
+    )
+    def check(values: list[tuple[Any, Any]], again: int, searches: list[str], data: st.DataObject) -> None:
+        connection.execute(f"delete from {TABLE}")
+        # The first one as often as it needs to be frequent, and in the newest rows little is found.
+        for pair in [*[values[0]] * again, *values, *[(None, "ann"), (None, None)] * 20]:
+            kinds = ["blob" if isinstance(value, bytes) else "text" for value in pair]
+            raw = [value.encode(errors="surrogateescape") if isinstance(value, str) else value for value in pair]
+            casts = "cast(? as {}), cast(? as {})".format(*kinds)
+            connection.execute(f"insert into {TABLE} (token_status, description, actor_id) values ('A', {casts})", raw)
+        connection.execute(f"update {TABLE} set token_status = 'R' where id % 3 = 0")
+        held = [value for pair in values for value in pair if isinstance(value, str) and value]
+        for whole in data.draw(st.lists(st.sampled_from(held), max_size=4)) if held else []:
+            start = data.draw(st.integers(0, len(whole) - 1))
+            part = whole[start : start + data.draw(st.integers(1, 3) | st.integers(4, 12))]
+            searches += [each for each in (part, part.upper(), part.lower()) if is_text(each)]
+        asyncio.run(compare([data.draw(questions(each)) for each in searches]))
+
+    async def make() -> None:
+        async with store:
+            pass
+
+    asyncio.run(make())
+    check()
+    connection.close()
+    assert run_sql(path, "pragma encoding") == [(encoding,)]
+
+
+async def test_rows_that_only_seem_to_hold_a_text_hide_none_that_does(store: TokenStore, few: None) -> None:
+    await fill(store, [("abcd", "ann"), *[("abc bcd", "ann")] * 50])
+    assert [token.id for token in (await store.list(owner=ANY_OWNER, search="abcd", limit=1)).items] == [1]
+
+
+async def test_the_encoding_of_the_file_makes_no_difference(tmp_path: Path, few: None) -> None:
+    """In UTF-16LE the letters of this text come after those that follow them."""
+    run_script(tmp_path / "t.db", "pragma encoding = 'UTF-16le'; create table made_first (id)")
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET) as store:
+        await fill(store, [("x\u00ff", "ann"), *[("deploy", "ann")] * 50])
+        for search in ("\u00ff", "x\u00ff", "X"):
+            found = (await store.list(owner=ANY_OWNER, search=search, limit=1)).items
+            assert [token.id for token in found] == [1], search
+
+
+@pytest.mark.parametrize(
+    ("beginning", "end"),
+    [("a", "b"), ("xq", "xr"), ("\ud7ff", "\ue000"), ("a\U0010ffff", "b"), ("\U0010ffff\U0010ffff", None)],
+)
+def test_what_begins_with_a_text_ends_before_the_next_one(beginning: str, end: str | None) -> None:
+    assert trigrams._after(beginning) == end
+
+
+def test_every_character_is_looked_for_where_the_tokenizer_puts_it() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("create virtual table held using fts5(t, content='', tokenize='trigram', detail=none)")
+    connection.execute("create virtual table terms using fts5vocab(held, 'instance')")
+    every = [code for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    connection.executemany("insert into held (rowid, t) values (?, ?)", [(code, chr(code) + "\1\1") for code in every])
+    found = dict(connection.execute("select doc, term from terms"))
+    connection.close()
+    assert sorted(found) == every
+    wrong = [code for code, term in found.items() if term[0] not in trigrams._folded(chr(code))]
+    # LIKE takes a letter of ASCII in the other case for the same, and no other character for another one.
+    assert wrong == []
+    assert [code for code in range(0x41, 0x5B) if found[code] != found[code + 32]] == []
 
 
 async def test_the_index_follows_whoever_writes_to_the_table(store: TokenStore, tmp_path: Path, few: None) -> None:
@@ -199,13 +296,18 @@ async def test_the_index_follows_whoever_writes_to_the_table(store: TokenStore, 
             (f"insert or ignore {insert}", (other, text(randomly))),
         ):
             connection.execute(sql, parameters)
-        await assert_same(store, path, randomly, 20)
+        for _ in range(20):
+            words = text(randomly)
+            start = randomly.randrange(len(words))
+            search = words[start : start + randomly.randint(1, 12)]
+            owners: list[str | AnyOwner] = [ANY_OWNER, "production", "7"]
+            question = Question(search, randomly.choice(owners), None, None, randomly.choice([1, 2, 30]))
+            await assert_same(store, path, question)
     connection.close()
 
 
 # What only reading all of the index could tell while it is in use.
 SILENT = {
-    "emptied": f"insert into {INDEX} ({INDEX}) values ('delete-all')",
     "its pages overwritten": f"update {INDEX}_data set block = zeroblob(5)",
     "another trigger in the place of one": f"drop trigger {INDEX}_insert; "
     f"create trigger {INDEX}_insert after insert on {TABLE} begin select 1; end",
@@ -222,6 +324,9 @@ ACCIDENTS = {
     "its configuration gone": f"drop table {INDEX}_config",
     "all inside of it gone": f"drop table {INDEX}_data; drop table {INDEX}_idx; drop table {INDEX}_config",
     **SILENT,
+    "emptied": f"insert into {INDEX} ({INDEX}) values ('delete-all')",
+    "filled by FTS5, with the texts as they are": f"insert into {INDEX} ({INDEX}) values ('rebuild')",
+    "its terms gone": f"drop table {INDEX}_terms",
     "its pages emptied": f"delete from {INDEX}_data",
     "of an unknown format": f"update {INDEX}_config set v = 99 where k = 'version'",
 }
@@ -256,6 +361,7 @@ async def test_an_index_that_was_damaged_is_made_anew_by_the_next_start(
         assert len((await store.list(owner="ann", search="number 4")).items) == 11
         assert len((await store.list(owner="ann", search="r 4")).items) == 11
         assert len((await store.list(owner="ann", search=" 4")).items) == 11
+        assert len((await store.list(owner="ann", search="49")).items) == 1
     assert run_sql(path, f"insert into {INDEX} ({INDEX}) values ('integrity-check')") == []
 
 
@@ -275,6 +381,7 @@ async def test_an_index_that_is_damaged_while_it_is_in_use_makes_no_search_wrong
         assert len((await store.list(owner=ANY_OWNER, search="number 4")).items) == 11
         assert len((await store.list(owner="ann", search="Number 49")).items) == 1
         assert len((await store.list(owner="ann", search="49")).items) == 1
+        assert [token.id for token in (await store.list(owner=ANY_OWNER, search="z", limit=1)).items] == zebras
 
 
 async def test_where_nothing_is_wrong_opening_writes_nothing(
@@ -382,6 +489,31 @@ async def test_python_can_still_dump_the_file(store: TokenStore, tmp_path: Path)
     assert "the plan" in dumped
 
 
+@pytest.mark.parametrize("how", ["vacuum", "vacuum into", "backup"])
+async def test_a_copy_of_the_file_has_the_index(
+    store: TokenStore, tmp_path: Path, few: None, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, [(f"deploy number {number}", "ann") for number in range(50)])
+    path, copy = tmp_path / "t.db", tmp_path / "copy.db"
+    if how == "backup":
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+    elif how == "vacuum":
+        run_sql(path, "vacuum")
+        copy = path
+    else:
+        run_sql(path, "vacuum into ?", str(copy))
+
+    async def refuse(self: SQLite, steps: Any) -> None:
+        raise AssertionError("a transaction")
+
+    monkeypatch.setattr(SQLite, "transaction", refuse)
+    async with TokenStore(SQLite(copy), secret=SECRET) as second:
+        assert second._search._usable
+        for search, found in (("number 49", 1), ("49", 1), ("q", 0)):
+            assert len((await second.list(owner=ANY_OWNER, search=search, limit=1)).items) == found, search
+
+
 async def test_eight_stores_that_find_the_index_damaged_at_once_all_start(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     async with TokenStore(SQLite(path), secret=SECRET) as store:
@@ -431,6 +563,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bob", "nowhere", None),
         ("nobody", "production", None),
         (ANY_OWNER, "u", None),
+        (ANY_OWNER, "q", None),
+        (ANY_OWNER, "xq", 10_000),
+        (ANY_OWNER, "dl", None),
+        ("ann", "dl", 6_000),
+        ("ann", "Z", None),
+        ("bob", "q", None),
     ],
 )
 async def test_a_search_reads_few_rows_of_many(

@@ -90,6 +90,7 @@ READS = [
     f"/tokens/{SEARCH}.json?_search=description",
     f"/tokens/{SEARCH}/-/fragment",
     *(f"/tokens/{name}.json" for name in INDEX),
+    f"/tokens/{SEARCH}_terms",
     f"/tokens/{SEARCH}_data/1.json",
     f"/tokens/{SEARCH}_config/version.json",
     "/tokens.db",
@@ -271,6 +272,7 @@ async def test_searches_have_their_index_in_every_database_of_datasettes(
     kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trigrams, "_FEW", 1)
+    monkeypatch.setattr(trigrams, "_NEWEST", 1)
     datasette = make(demo_files(tmp_path))
     if kept == "in memory":
         datasette.add_database(Database(datasette, memory_name="tokens_of_the_search_test"), name="memory")
@@ -282,6 +284,8 @@ async def test_searches_have_their_index_in_every_database_of_datasettes(
         store = token_store(datasette)
         assert len((await store.list(owner=ANY_OWNER, search="Number 2")).items) == 11
         assert len((await store.list(owner="ann", search="nowhere")).items) == 0
+        assert len((await store.list(owner=ANY_OWNER, search="29", limit=1)).items) == 1
+        assert len((await store.list(owner=ANY_OWNER, search="Q", limit=1)).items) == 0
         assert store._search._usable
         await store.revoke_all(owner="ann")
         found = await store.database.query(f"select 1 from {SEARCH} where {SEARCH} match '\"ber\"'", {})
