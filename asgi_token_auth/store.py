@@ -305,37 +305,76 @@ class TokenStore(TableStore):
         if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
             raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
         await self.ensure_ready()
+        # Where the rows begin that are read before all others, if all others are many.
+        newest = None
+        if proposals := self._proposals(conditions, status, used_before, used_after):
+            newest, count, fewest = await self._fewest(conditions, proposals, parameters)
+            if count == 0:
+                return Page([], None)
+            if count < _PROPOSED:
+                where, newest = [fewest, *where], None
         if search is not None:
             rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1, cursor)
-        elif status is not None:
-            rows = await self._with_status(status, where, {**parameters, "limit": limit + 1})
         else:
-            rows = await self._newest(where, {**parameters, "limit": limit + 1})
+            rows = await self._newest(where, parameters, limit + 1, newest)
+            if newest is not None and len(rows) <= limit:
+                if cursor is not None:
+                    # Counted only now, because all that is newer may have to be gone through.
+                    older = [f"select id from ({each}) as proposed where +id < :cursor" for each in proposals]
+                    _, count, fewest = await self._fewest(conditions, older, parameters)
+                    if count < _PROPOSED:
+                        where = [fewest, *where]
+                rows = await self._newest(where, parameters, limit + 1)
         items = [self._record(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
-    async def _newest(self, where: Sequence[str], parameters: Mapping[str, Any]) -> Sequence[Row]:
-        sql = f"select {_SHOWN} from {self._table} where {' and '.join(where)} order by id desc limit :limit"
-        return (await self.database.query(sql, parameters)).rows
+    async def _newest(
+        self, where: Sequence[str], parameters: Mapping[str, Any], limit: int, since: int | None = None
+    ) -> Sequence[Row]:
+        conditions = " and ".join(where if since is None else [*where, f"id >= {since}"])
+        sql = f"select {_SHOWN} from {self._table} where {conditions} order by id desc limit :limit"
+        return (await self.database.query(sql, {**parameters, "limit": limit})).rows
 
-    async def _with_status(self, status: str, where: Sequence[str], parameters: Mapping[str, Any]) -> Sequence[Row]:
-        """The newest rows for which ``where`` is true, without reading all others if there are few."""
+    def _proposals(
+        self, owned: str, status: str | None, used_before: int | None, used_after: int | None
+    ) -> Sequence[str]:
+        """For each filter that an index serves, a query for the ids of all rows that may fit it."""
+        select = f"select id from {self._table} where"
+        proposals = []
+        if status is not None:
+            proposals.append(f"{select} {owned} and {_MAY_HAVE_STATUS[status]}")
+        if self.database.dialect.indexes_uses and (used_before is not None or used_after is not None):
+            known = []
+            if used_after is not None:
+                known.append("last_used_timestamp >= :used_after")
+            if used_before is not None:
+                known.append("last_used_timestamp < :used_before")
+            uses = [" and ".join(known)]
+            if used_after is None:
+                uses.append("last_used_timestamp is null")
+            # The plus keeps SQLite from reading the owner's rows, each of which costs what eight of the index do.
+            proposals.append(" union all ".join(f"{select} {each} and +{owned}" for each in uses))
+        return proposals
+
+    async def _fewest(
+        self, owned: str, proposals: Sequence[str], parameters: Mapping[str, Any]
+    ) -> tuple[int | None, int, str]:
+        """Where the owner's newest rows begin, if there are others; how many rows the best of ``proposals`` has; and
+        the condition that leaves only these.
+
+        No more than ``_PROPOSED`` are counted, and none of an owner who has few.
+        """
         before = " and id < :cursor" if "cursor" in parameters else ""
-        reached = await self.database.query(
-            f"select id from {self._table} where {where[0]}{before} order by id desc limit 1 offset {_NEWEST}",
-            parameters,
-        )
-        if not reached.rows:
-            return await self._newest(where, parameters)
-        rows = await self._newest([*where, f"id >= {int(reached.rows[0][0])}"], parameters)
-        if len(rows) == parameters["limit"]:
-            return rows
-        proposed = f"select id from {self._table} where {where[0]} and {_MAY_HAVE_STATUS[status]}{before}"
-        counted = await self.database.query(
-            f"select count(*) from ({proposed} limit {_PROPOSED}) as proposed", parameters
-        )
-        few = counted.rows[0][0] < _PROPOSED
-        return await self._newest([*where, f"id in ({proposed})"] if few else where, parameters)
+        newest = f"(select id from {self._table} where {owned}{before} order by id desc limit 1 offset {_NEWEST})"
+        counts = [
+            f"case when {newest} is null then {_PROPOSED} "
+            f"else (select count(*) from ({each} limit {_PROPOSED}) as proposed) end"
+            for each in proposals
+        ]
+        asked = await self.database.query(f"select {newest}, {', '.join(counts)}", parameters)
+        first, *counted = asked.rows[0]
+        fewest = min(counted)
+        return first, fewest, f"id in ({proposals[counted.index(fewest)]})"
 
     async def edit(
         self,
@@ -854,12 +893,19 @@ class TokenStore(TableStore):
             yield f"create index if not exists {self.table}_actor_end on {self._table} (actor_id, ({_END}))", {}
             yield f"create index if not exists {self.table}_end on {self._table} (({_END}))", {}
 
+        def uses() -> Steps[None]:
+            # One for everybody and for each owner: a second one would be written at every use too.
+            if self.database.dialect.indexes_uses:
+                columns = "last_used_timestamp, actor_id"
+                yield f"create index if not exists {self.table}_used on {self._table} ({columns})", {}
+
         return [
             ("0001_predecessor", predecessor),
             ("0002_nonces", nonces),
             ("0003_events", events),
             ("0004_search", self._search.make),
             ("0005_ends", ends),
+            ("0006_uses", uses),
         ]
 
     async def _prepare(self) -> None:

@@ -219,6 +219,7 @@ async def test_eight_processes_that_start_at_once_all_start(tmp_path: Path, scri
         ("0003_events",),
         ("0004_search",),
         ("0005_ends",),
+        ("0006_uses",),
     ]
 
 

@@ -90,6 +90,9 @@ class Dialect:
     like: str
     #: How text is found without reading every row, where the database has such a thing.
     text_index: TextIndex | None = None
+    #: Whether last uses may have an index, which costs something at each of them. It would make PostgreSQL write the
+    #: other indexes as well.
+    indexes_uses: bool = False
     #: A statement that makes the ids which the database fills go on after those in ``{table}``; ``None``: they do.
     continue_ids: str | None = None
 

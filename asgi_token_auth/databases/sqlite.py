@@ -49,6 +49,7 @@ DIALECT: Final = Dialect(
     table_columns="select name from pragma_table_info(:table)",
     like="like",
     text_index=TrigramIndex(),
+    indexes_uses=True,
 )
 
 
