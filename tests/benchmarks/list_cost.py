@@ -27,16 +27,19 @@ _GOAL = 3.0
 _PATH = "/-/api/tokens"
 
 # Half of the tokens are ann's, three are bob's, one more is of each of the other users. As many of few tokens as of
-# many hold "needle", "old" and "user 00007", because showing what was found costs more than finding it.
+# many hold "needle", "old" and "user 00007", because showing what was found costs more than finding it. Of everybody's
+# but ann's a third was used, and two, the oldest ones, long ago.
 _FILL = """
     insert into {table}
-    (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest)
+    (token_status, description, actor_id, permissions, created_timestamp, secret_version, token_digest,
+    last_used_timestamp)
     with recursive n(i) as (select 1 union all select i + 1 from n where i < :count)
     select 'A',
     case when i % (:count / 10) = 1 then 'the needle' when i between 20 and 30 then 'an old one'
     when i % 2 = 1 then 'Deploys number ' || i || ' from CI to production' else 'Backups of number ' || i end,
     case when i in (9, 49, 95) then 'bob' when i % 2 = 1 then 'ann'
-    else 'user ' || printf('%05d', i % (:count / 10)) end, 'null', 1700000000, 0, hex(randomblob(32)) from n
+    else 'user ' || printf('%05d', i % (:count / 10)) end, 'null', 1700000000, 0, hex(randomblob(32)),
+    case when i in (2, 4) then 1600000000 when i % 6 = 0 then 1700000000 + i end from n
 """
 
 PAGES = {
@@ -58,8 +61,23 @@ PAGES = {
     "search of everybody, only old ones": ("root", "", b"search=old"),
     "search of everybody, found never": ("root", "", b"search=nowhere"),
     "search of everybody, by actor": ("root", "", b"search=user+00006"),
-    # No index serves fewer than three characters: this one reads every row, and misses the goal.
+    "search for a letter, found never": ("root", "", b"search=q"),
+    "search for a letter, found often": ("root", "", b"search=m"),
     "search for two letters, found never": ("root", "", b"search=xq"),
+    "search for two letters, an owner, never": ("ann", "", b"search=xq"),
+    "search for two letters, found rarely": ("root", "", b"search=ee"),
+    "used after, an owner, none": ("ann", "", b"used_after=1650000000"),
+    "used after, everybody, none": ("root", "", b"used_after=1900000000"),
+    "used after, everybody, often": ("root", "", b"used_after=1650000000"),
+    "used between, an owner, none": ("ann", "", b"used_after=1&used_before=1650000000"),
+    "used between, everybody, two old ones": ("root", "", b"used_after=1&used_before=1650000000"),
+    "used before, an owner, often": ("ann", "", b"used_before=1650000000"),
+    "used before, everybody, often": ("root", "", b"used_before=1650000000"),
+    "active and used between, two old ones": ("root", "", b"status=active&used_after=1&used_before=1650000000"),
+    "revoked and used before, none": ("root", "", b"status=revoked&used_before=1650000000"),
+    "search and used between, two old ones": ("root", "", b"search=r&used_after=1&used_before=1650000000"),
+    "search and used after, an owner, none": ("ann", "", b"search=production&used_after=1650000000"),
+    "search and revoked, none": ("root", "", b"search=production&status=revoked"),
     "details": ("ann", "/1", b""),
     "details as JSON": ("ann", "/1.json", b""),
 }
