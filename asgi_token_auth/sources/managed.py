@@ -84,7 +84,12 @@ class ManagedTokens:
             return await self._read(credential, self._old.get(credential.token))
         version = self._lookup.version()
         if version is None or version != entry.version:
-            return await self._read(credential, entry)
+            if not self.store.ready:
+                await self.store.ensure_ready()
+            version, found = await self._lookup.fetch(entry.token_id)
+            if found is None or _look(found) != entry.seen:
+                return self._decide(credential, entry.token_id, entry.digest, version, found, entry.noted)
+            entry.version = version
         now = self.store.clock()
         if now >= entry.until:
             return await self._read(credential, entry)
@@ -93,31 +98,34 @@ class ManagedTokens:
         return entry.outcome
 
     async def _read(self, credential: Credential, known: _Entry | None) -> Outcome:
+        """The same for a token that is new here, was used long ago, or may have expired."""
         if known is not None:
-            token_id, digest = known.token_id, known.digest
+            token_id, digest, noted = known.token_id, known.digest, known.noted
         else:
             read = self.store.text.read(credential.token)
             if read is None:
                 return Rejected(Reason.BAD_SIGNATURE)
             token_id, nonce = read
             digest = bytes.fromhex(digest_nonce(nonce)) if nonce else b""
+            noted = 0.0
         if not self.store.ready:
             await self.store.ensure_ready()
         version, found = await self._lookup.fetch(token_id)
+        return self._decide(credential, token_id, digest, version, found, noted)
+
+    def _decide(
+        self, credential: Credential, token_id: int, digest: bytes, version: object, found: Row | None, noted: float
+    ) -> Outcome:
         now = self.store.clock()
-        entry = known
-        if entry is None or found is None or _look(found) != entry.seen or now >= entry.until:
-            judged = self._judge(credential, digest, found, now)
-            if not isinstance(judged, _Entry):
-                self._young.pop(credential.token, None)
-                self._old.pop(credential.token, None)
-                return Rejected(judged, token_id)
-            entry = judged
-            entry.noted = 0.0 if known is None else known.noted
+        entry = self._judge(credential, digest, found, now)
+        if not isinstance(entry, _Entry):
+            self._young.pop(credential.token, None)
+            self._old.pop(credential.token, None)
+            return Rejected(entry, token_id)
         entry.version = version
-        if self._young.get(credential.token) is not entry:
-            self._remember(credential.token, entry)
-        if now - entry.noted >= USE_INTERVAL:
+        entry.noted = noted
+        self._remember(credential.token, entry)
+        if now - noted >= USE_INTERVAL:
             self._note(entry, now, credential.address)
         return entry.outcome
 
