@@ -1,19 +1,20 @@
-"""Managed tokens in a database. Every statement about them is in this module."""
+"""Managed tokens in a database. Every statement that changes them is in this module."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, Literal, TypeVar
 
+from asgi_token_auth import copying
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
-from asgi_token_auth.migrations import Migration, add_missing_columns, pending
+from asgi_token_auth.listing import TokenList
+from asgi_token_auth.migrations import Migration, pending
 from asgi_token_auth.records import (
     KEEP,
     AnyOwner,
@@ -38,6 +39,7 @@ from asgi_token_auth.records import (
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.search import TextSearch
 from asgi_token_auth.tables import TableStore
+from asgi_token_auth.token_table import DECIDING, ENDS, HAS_STATUS, SHOWN, migrations
 from asgi_token_auth.tokens import (
     MANAGED_PREFIX,
     MAX_ID,
@@ -59,81 +61,11 @@ MAX_GRACE: Final = 90 * 86_400
 MAX_LIMIT: Final = 1_000
 MAX_SEARCH: Final = 200
 
-_DECIDING: Final = (
-    "id, actor_id, token_status, permissions, created_timestamp, expires_after_seconds, ended_timestamp, "
-    "token_digest, previous_digest, previous_until"
-)
-_SHOWN: Final = f"{_DECIDING}, description, last_used_timestamp, last_used_address, parent_id"
-
-
-# Status in SQL, as StoredToken.status() computes it, but for rows that are damaged inside.
-# The casts keep times at the ends of the calendar from being too large a number together. Both are cast because
-# PostgreSQL prefers an operator for exactly these types, which somebody may have made, to its own for similar ones.
-_ENDS: Final = "cast(created_timestamp as numeric) + cast(expires_after_seconds as numeric)"
-_EXPIRED: Final = f"(token_status = 'E' or {_ENDS} <= :now)"
-_HAS_STATUS: Final[dict[str, str]] = {
-    "active": f"token_status = 'A' and ended_timestamp is null and not coalesce({_EXPIRED}, false)",
-    "revoked": f"(token_status = 'R' or (ended_timestamp is not null and not coalesce({_EXPIRED}, false)))",
-    "expired": f"coalesce(token_status, '') <> 'R' and coalesce({_EXPIRED}, false)",
-}
-
-# When a token ends, as a number that has an index: -1e20 for a revoked one, 1e20 for one that does not expire, and 0
-# for what only its other columns tell. A change of this text needs a migration that makes the indexes anew.
-_END: Final = (
-    "case when token_status = 'R' then -1e20 when token_status = 'A' and ended_timestamp is null "
-    f"then coalesce({_ENDS}, 1e20) else 0 end"
-)
-# Every row with the status has such an end. Some others have too.
-_MAY_HAVE_STATUS: Final[dict[str, str]] = {
-    "active": f"{_END} > :now",
-    "revoked": f"{_END} in (-1e20, 0)",
-    "expired": f"{_END} > -1e20 and {_END} <= :now",
-}
-#: Rows that are looked at before the index is asked, and rows that it may propose: a millisecond of each.
-_NEWEST: Final = 500
-_PROPOSED: Final = 1_000
-
 # A search looks for its text in these.
 _SEARCHED: Final = ("description", "actor_id")
 
 # What an edit may change, as the record of events calls it.
 _IN_WORDS: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
-
-# The predecessor's columns as its first release had them, and all that make up a token, in one order for copying.
-_OLDEST: Final = (
-    "id",
-    "token_status",
-    "description",
-    "actor_id",
-    "permissions",
-    "created_timestamp",
-    "expires_after_seconds",
-)
-_COPIED: Final = (
-    *_OLDEST,
-    "ended_timestamp",
-    "secret_version",
-    "token_digest",
-    "previous_digest",
-    "previous_until",
-    "parent_id",
-    # Last, because a token that was used since is still the same.
-    "last_used_timestamp",
-    "last_used_address",
-)
-_USE_COLUMNS: Final = 2
-#: Seconds that reading another store's table may take.
-_COPY_PATIENCE: Final = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedToken:
-    """What became of one token of another store. ``imported`` is false where it was here already."""
-
-    id: int
-    actor_id: str
-    status: Status
-    imported: bool
 
 
 class TokenStore(TableStore):
@@ -166,6 +98,7 @@ class TokenStore(TableStore):
     ) -> None:
         super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
         self._search = TextSearch(database, self._table, _SEARCHED)
+        self._list = TokenList(database, self._table, self._search)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
         self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
@@ -182,7 +115,7 @@ class TokenStore(TableStore):
         """
         found = await self.database.query(self.database.dialect.table_columns, {"table": self._table})
         columns = {name for (name,) in found.rows}
-        if columns and (missing := [name for name in _OLDEST if name not in columns]):
+        if columns and (missing := [name for name in copying.OLDEST if name not in columns]):
             raise StorageError(
                 f"{self.database.name}: its table {self.table} is not one of tokens, which would have a column "
                 f"{missing[0]}; check which file it is."
@@ -239,7 +172,7 @@ class TokenStore(TableStore):
         check_id(token_id)
         await self.ensure_ready()
         result = await self.database.query(
-            f"select {_SHOWN} from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
+            f"select {SHOWN} from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
         )
         if not result.rows:
             raise TokenNotFound(f"There is no token {token_id}.")
@@ -283,98 +216,30 @@ class TokenStore(TableStore):
         Raises:
             InvalidInput: an argument is unusable.
         """
-        conditions, parameters = self._owned(owner)
-        where = [conditions]
-        if status is not None:
-            if not isinstance(status, str) or status not in _HAS_STATUS:
-                raise InvalidInput(f"status must be one of {', '.join(_HAS_STATUS)}.")
-            where.append(_HAS_STATUS[status])
-            parameters["now"] = int(self.clock())
+        owned, parameters = self._owned(owner)
+        if status is not None and (not isinstance(status, str) or status not in HAS_STATUS):
+            raise InvalidInput(f"status must be one of {', '.join(HAS_STATUS)}.")
         if search is not None and (not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search)):
             raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
-        for name, value, condition in (
-            ("used_before", used_before, "(last_used_timestamp is null or last_used_timestamp < :used_before)"),
-            ("used_after", used_after, "last_used_timestamp >= :used_after"),
-            ("cursor", cursor, "id < :cursor"),
-        ):
-            if value is not None:
-                if type(value) is not int or not 0 <= value <= MAX_ID:
-                    raise InvalidInput(f"{name} must be a whole number.")
-                where.append(condition)
-                parameters[name] = value
+        for name, value in (("used_before", used_before), ("used_after", used_after), ("cursor", cursor)):
+            if value is not None and (type(value) is not int or not 0 <= value <= MAX_ID):
+                raise InvalidInput(f"{name} must be a whole number.")
         if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
             raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
         await self.ensure_ready()
-        # Where the rows begin that are read before all others, if all others are many.
-        newest = None
-        if proposals := self._proposals(conditions, status, used_before, used_after):
-            newest, count, fewest = await self._fewest(conditions, proposals, parameters)
-            if count == 0:
-                return Page([], None)
-            if count < _PROPOSED:
-                where, newest = [fewest, *where], None
-        if search is not None:
-            rows = await self._search.rows(_SHOWN, where, parameters, search, limit + 1, cursor)
-        else:
-            rows = await self._newest(where, parameters, limit + 1, newest)
-            if newest is not None and len(rows) <= limit:
-                if cursor is not None:
-                    # Counted only now, because all that is newer may have to be gone through.
-                    older = [f"select id from ({each}) as proposed where +id < :cursor" for each in proposals]
-                    _, count, fewest = await self._fewest(conditions, older, parameters)
-                    if count < _PROPOSED:
-                        where = [fewest, *where]
-                rows = await self._newest(where, parameters, limit + 1)
+        rows = await self._list.rows(
+            owned,
+            parameters,
+            status=status,
+            search=search,
+            used_before=used_before,
+            used_after=used_after,
+            cursor=cursor,
+            now=int(self.clock()),
+            limit=limit + 1,
+        )
         items = [self._record(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
-
-    async def _newest(
-        self, where: Sequence[str], parameters: Mapping[str, Any], limit: int, since: int | None = None
-    ) -> Sequence[Row]:
-        conditions = " and ".join(where if since is None else [*where, f"id >= {since}"])
-        sql = f"select {_SHOWN} from {self._table} where {conditions} order by id desc limit :limit"
-        return (await self.database.query(sql, {**parameters, "limit": limit})).rows
-
-    def _proposals(
-        self, owned: str, status: str | None, used_before: int | None, used_after: int | None
-    ) -> Sequence[str]:
-        """For each filter that an index serves, a query for the ids of all rows that may fit it."""
-        select = f"select id from {self._table} where"
-        proposals = []
-        if status is not None:
-            proposals.append(f"{select} {owned} and {_MAY_HAVE_STATUS[status]}")
-        if self.database.dialect.indexes_uses and (used_before is not None or used_after is not None):
-            known = []
-            if used_after is not None:
-                known.append("last_used_timestamp >= :used_after")
-            if used_before is not None:
-                known.append("last_used_timestamp < :used_before")
-            uses = [" and ".join(known)]
-            if used_after is None:
-                uses.append("last_used_timestamp is null")
-            # The plus keeps SQLite from reading the owner's rows, each of which costs what eight of the index do.
-            proposals.append(" union all ".join(f"{select} {each} and +{owned}" for each in uses))
-        return proposals
-
-    async def _fewest(
-        self, owned: str, proposals: Sequence[str], parameters: Mapping[str, Any]
-    ) -> tuple[int | None, int, str]:
-        """Where the owner's newest rows begin, if there are others; how many rows the best of ``proposals`` has; and
-        the condition that leaves only these.
-
-        No more than ``_PROPOSED`` are counted, and none of an owner who has few.
-        """
-        before = " and id < :cursor" if "cursor" in parameters else ""
-        newest = f"(select id from {self._table} where {owned}{before} order by id desc limit 1 offset {_NEWEST})"
-        counts = [
-            f"case when {newest} is null then {_PROPOSED} "
-            f"else (select count(*) from ({each} limit {_PROPOSED}) as proposed) end"
-            for each in proposals
-        ]
-        asked = await self.database.query(f"select {newest}, {', '.join(counts)}", parameters)
-        first, *counted = asked.rows[0]
-        fewest = min(counted)
-        return first, fewest, f"id in ({proposals[counted.index(fewest)]})"
 
     async def edit(
         self,
@@ -469,7 +334,7 @@ class TokenStore(TableStore):
         await self.ensure_ready()
         return await self.database.transaction(self._prune(int(min(ended_before, self.clock())), dry_run))
 
-    async def import_tokens(self, source: Database, *, dry_run: bool = False) -> Sequence[ImportedToken]:
+    async def import_tokens(self, source: Database, *, dry_run: bool = False) -> Sequence[copying.ImportedToken]:
         """Copy every token of another database, of this package or of datasette-auth-tokens, with its events.
 
         Ids stay the same, because the text of a token names its id; so each keeps working where the secret is the
@@ -486,16 +351,18 @@ class TokenStore(TableStore):
                 newer release; or the source has no tokens. Nothing was imported.
         """
         await pending(source, self._bookkeeping, self._migrations())
-        rows = await self._copy_of(source)
+        rows = await copying.tokens_of(source, self.table)
         if rows is None:
             raise StorageError(f"{source.name} has no table {self.table} of tokens; check which file it is.")
-        events = await self._events_of(source)
-        _check_copies(source.name, rows, events)
+        events = await copying.events_of(source, self.table)
+        copying.check(source.name, rows, events)
         if dry_run:
             await self.state()
-            return self._imported(rows, self._to_import(rows, await self._copy_of(self.database) or []))
+            new = copying.missing(rows, await copying.tokens_of(self.database, self.table) or [])
+            return copying.imported(rows, new, self.clock())
         await self.ensure_ready()
-        return self._imported(rows, await self.database.transaction(self._import(rows, events)))
+        new = await self.database.transaction(self._import(rows, events))
+        return copying.imported(rows, new, self.clock())
 
     async def events(self, token_id: int, *, owner: Owner, latest: int | None = None) -> Sequence[StoredEvent]:
         """What happened to a token, oldest first.
@@ -520,29 +387,9 @@ class TokenStore(TableStore):
             for at, name, by, details in reversed(result.rows)
         ]
 
-    async def _copy_of(self, database: Database) -> Sequence[Row] | None:
-        table = database.qualified(self.table)
-        found = await database.query(database.dialect.table_columns, {"table": table})
-        columns = {name for (name,) in found.rows}
-        if not columns >= set(_OLDEST):
-            return None
-        # One statement, so that all rows are of one moment.
-        wanted = ", ".join(name if name in columns else f"null as {name}" for name in _COPIED)
-        result = await database.query(f"select {wanted} from {table} order by id", {}, timeout=_COPY_PATIENCE)
-        # 'L' was the first releases' word for active.
-        return [(row[0], "A" if row[1] == "L" else row[1], *row[2:]) for row in result.rows]
-
-    async def _events_of(self, database: Database) -> Sequence[Row]:
-        table = f"{database.qualified(self.table)}_events"
-        if not (await database.query(database.dialect.table_columns, {"table": table})).rows:
-            return []
-        # In the order of _event()'s arguments.
-        sql = f"select token_id, event, by_actor_id, at_timestamp, details from {table} order by id"
-        return (await database.query(sql, {}, timeout=_COPY_PATIENCE)).rows
-
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
-        return self.database.lookup(self._table, _DECIDING)
+        return self.database.lookup(self._table, DECIDING)
 
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
         """Remember that a token was used. It is written soon, and at most once a minute."""
@@ -579,7 +426,7 @@ class TokenStore(TableStore):
         rows = yield (
             f"insert into {self._table} (token_status, description, actor_id, permissions, created_timestamp, "
             "expires_after_seconds, secret_version, token_digest, parent_id) values ('A', :description, :actor_id, "
-            f":permissions, :now, :expires_after, 0, :digest, :parent) returning {_SHOWN}",
+            f":permissions, :now, :expires_after, 0, :digest, :parent) returning {SHOWN}",
             {**values, "now": now, "digest": digest},
         )
         yield self._event(rows[0][0], "created", by, now)
@@ -589,7 +436,7 @@ class TokenStore(TableStore):
         self, parent_id: int, actor_id: object, permissions: object, until: int | None, now: int
     ) -> Steps[None]:
         rows = yield (
-            f"select {_DECIDING} from {self._table} where id = :parent and actor_id = :actor_id",
+            f"select {DECIDING} from {self._table} where id = :parent and actor_id = :actor_id",
             {"parent": parent_id, "actor_id": actor_id},
         )
         parent = StoredToken(*rows[0]) if rows else None
@@ -608,7 +455,7 @@ class TokenStore(TableStore):
             raise TokenNotFound(f"There is no token {token_id}.")
         family = yield self._family(token_id)
         yield from self._end(family, by, now)
-        rows = yield f"select {_SHOWN} from {self._table} where id = :id", {"id": token_id}
+        rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
         return rows[0]
 
     def _edit(self, token_id: int, owner: Owner, by: str | None, now: int, changes: dict[str, Any]) -> Steps[Row]:
@@ -638,11 +485,11 @@ class TokenStore(TableStore):
             yield f"update {self._table} set {assignments} where id = :id", {"id": token_id, **values}
             yield self._event(token_id, "edited", by, now, ", ".join(_IN_WORDS[name] for name in values))
             yield from self._narrow_children(token_id, by, now)
-        rows = yield f"select {_SHOWN} from {self._table} where id = :id", {"id": token_id}
+        rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
         return rows[0]
 
     def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:
-        rows = yield f"select {_DECIDING} from {self._table} where id = :id", {"id": token_id}
+        rows = yield f"select {DECIDING} from {self._table} where id = :id", {"id": token_id}
         token = StoredToken(*rows[0])
         limits, until = token.restrictions(), token.expires_at
         family = yield self._family(token_id)
@@ -673,7 +520,7 @@ class TokenStore(TableStore):
         previous = None if grace == 0 else "" if token.digest is None else token.digest
         rows = yield (
             f"update {self._table} set token_digest = :digest, previous_digest = :previous, previous_until = :until "
-            f"where id = :id returning {_SHOWN}",
+            f"where id = :id returning {SHOWN}",
             {"digest": digest, "previous": previous, "until": None if grace == 0 else now + grace, "id": token_id},
         )
         yield self._event(token_id, "rotated", by, now, f"the old text works for {grace} seconds" if grace else None)
@@ -682,7 +529,7 @@ class TokenStore(TableStore):
     def _revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
         where, parameters = self._owned(owner)
         rows = yield (
-            f"select {_DECIDING} from {self._table} where {where} and ended_timestamp is null order by id",
+            f"select {DECIDING} from {self._table} where {where} and ended_timestamp is null order by id",
             parameters,
         )
         return (yield from self._end(rows, by, now))
@@ -692,7 +539,7 @@ class TokenStore(TableStore):
         old = (
             f"select id from {self._table} where id < (select max(id) from {self._table}) "
             "and (ended_timestamp < :before or (ended_timestamp is null "
-            f"and {_ENDS} < :before "
+            f"and {ENDS} < :before "
             "and cast(created_timestamp as bigint) = created_timestamp "
             "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
         )
@@ -707,14 +554,14 @@ class TokenStore(TableStore):
         here: Sequence[Row] = []
         if rows:
             here = yield (
-                f"select {', '.join(_COPIED)} from {self._table} where id between :first and :last",
+                f"select {', '.join(copying.COPIED)} from {self._table} where id between :first and :last",
                 {"first": rows[0][0], "last": rows[-1][0]},
             )
-        new = self._to_import(rows, here)
-        values = ", ".join(f":{name}" for name in _COPIED)
+        new = copying.missing(rows, here)
+        values = ", ".join(f":{name}" for name in copying.COPIED)
         yield (
-            f"insert into {self._table} ({', '.join(_COPIED)}) values ({values})",
-            [dict(zip(_COPIED, row, strict=True)) for row in rows if row[0] in new],
+            f"insert into {self._table} ({', '.join(copying.COPIED)}) values ({values})",
+            [dict(zip(copying.COPIED, row, strict=True)) for row in rows if row[0] in new],
         )
         copied = [self._event(*event) for event in events if event[0] in new]
         if copied:
@@ -723,37 +570,10 @@ class TokenStore(TableStore):
             yield self.database.dialect.continue_ids.format(table=self._table), {}
         return new
 
-    def _to_import(self, rows: Sequence[Row], here: Sequence[Row]) -> set[int]:
-        """The ids of those of ``rows`` that are not here yet."""
-        present: Mapping[object, Row] = {row[0]: row for row in here}
-        taken = [
-            str(row[0]) for row in rows if row[0] in present and row[:-_USE_COLUMNS] != present[row[0]][:-_USE_COLUMNS]
-        ]
-        if taken:
-            listed = ", ".join(taken[:10]) + (", ..." if len(taken) > 10 else "")
-            raise InvalidInput(
-                f"Of these tokens {len(taken):,} cannot keep their ids, which their texts name: {listed}. Other "
-                "tokens, or other states of them, have those ids here. Nothing was imported."
-            )
-        return {row[0] for row in rows if row[0] not in present}
-
-    def _imported(self, rows: Sequence[Row], new: set[int]) -> Sequence[ImportedToken]:
-        place = [_COPIED.index(name) for name in _DECIDING.split(", ")]
-        now = self.clock()
-        return [
-            ImportedToken(
-                row[0],
-                row[3] if isinstance(row[3], str) else "",
-                StoredToken(*(row[index] for index in place)).status(now),
-                row[0] in new,
-            )
-            for row in rows
-        ]
-
     def _active(self, token_id: int, owner: Owner, now: int) -> Steps[StoredToken]:
         where, parameters = self._owned(owner)
         rows = yield (
-            f"select {_DECIDING} from {self._table} where id = :id and {where}",
+            f"select {DECIDING} from {self._table} where id = :id and {where}",
             {"id": token_id, **parameters},
         )
         if not rows:
@@ -766,7 +586,7 @@ class TokenStore(TableStore):
     def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
         """The rows of a token and of all that were created through it."""
         return (
-            f"select {_DECIDING} from {self._table} where id in ({self._family_ids('id')}) order by id",
+            f"select {DECIDING} from {self._table} where id in ({self._family_ids('id')}) order by id",
             {"id": token_id},
         )
 
@@ -832,8 +652,8 @@ class TokenStore(TableStore):
     # Rows
 
     def _record(self, row: Row) -> TokenRecord:
-        stored = StoredToken(*row[: _DECIDING.count(",") + 1])
-        description, last_used, address, parent = row[_DECIDING.count(",") + 1 :]
+        stored = StoredToken(*row[: DECIDING.count(",") + 1])
+        description, last_used, address, parent = row[DECIDING.count(",") + 1 :]
         # Shown as damaged where it is: the others of a list must not suffer for it.
         status, expires_at, restrictions = stored.read(self.clock())
         return TokenRecord(
@@ -852,83 +672,10 @@ class TokenStore(TableStore):
         )
 
     def _in_order(self) -> Sequence[Migration]:
-        integer = self.database.dialect.integer
-
-        def predecessor() -> Steps[None]:
-            # The columns in the order and with the types that datasette-auth-tokens gives them.
-            yield (
-                f"create table if not exists {self._table} (id {self.database.dialect.identity}, "
-                "token_status text default 'A', description text, actor_id text, permissions text, "
-                f"created_timestamp {integer}, last_used_timestamp {integer}, expires_after_seconds {integer}, "
-                f"ended_timestamp {integer}, secret_version {integer} default '0')",
-                {},
-            )
-            yield from add_missing_columns(self.database, self._table, {"ended_timestamp": integer})
-            # 'L' was the first releases' word for active; several later ones meant to rewrite it and did not.
-            yield f"update {self._table} set token_status = 'A' where token_status = 'L'", {}
-
-        def nonces() -> Steps[None]:
-            columns = {
-                "token_digest": "text",
-                "previous_digest": "text",
-                "previous_until": integer,
-                "last_used_address": "text",
-                "parent_id": integer,
-            }
-            yield from add_missing_columns(self.database, self._table, columns)
-            yield f"create index if not exists {self.table}_actor on {self._table} (actor_id)", {}
-            yield f"create index if not exists {self.table}_parent on {self._table} (parent_id)", {}
-
-        def events() -> Steps[None]:
-            yield (
-                f"create table if not exists {self._table}_events (id {self.database.dialect.identity}, "
-                f"token_id {integer} not null, event text not null, by_actor_id text, at_timestamp {integer} not null, "
-                "details text)",
-                {},
-            )
-            yield f"create index if not exists {self.table}_events_token on {self._table}_events (token_id)", {}
-
-        def ends() -> Steps[None]:
-            # Noting a use changes none of what they hold, so it costs what it did.
-            yield f"create index if not exists {self.table}_actor_end on {self._table} (actor_id, ({_END}))", {}
-            yield f"create index if not exists {self.table}_end on {self._table} (({_END}))", {}
-
-        def uses() -> Steps[None]:
-            # One for everybody and for each owner: a second one would be written at every use too.
-            if self.database.dialect.indexes_uses:
-                columns = "last_used_timestamp, actor_id"
-                yield f"create index if not exists {self.table}_used on {self._table} ({columns})", {}
-
-        return [
-            ("0001_predecessor", predecessor),
-            ("0002_nonces", nonces),
-            ("0003_events", events),
-            ("0004_search", self._search.make),
-            ("0005_ends", ends),
-            ("0006_uses", uses),
-        ]
+        return migrations(self.database, self.table, self._search)
 
     async def _prepare(self) -> None:
         await self._search.prepare()
-
-
-def _check_copies(name: str, rows: Sequence[Row], events: Sequence[Row]) -> None:
-    """Refuse what no table of tokens could have given out, and what the tables here could not hold."""
-    seen: set[object] = set()
-    for row in rows:
-        if type(row[0]) is not int or not 1 <= row[0] <= MAX_ID or row[0] in seen:
-            raise InvalidInput(
-                f"{name}: the id of a token must be a whole number from 1, which no other token there has. One has "
-                f"{str(row[0])[:40]!r}. Nothing was imported."
-            )
-        seen.add(row[0])
-    for token_id, event, by, at, details in events:
-        well = isinstance(event, str) and type(at) is int
-        if token_id in seen and not (well and all(isinstance(text, str | None) for text in (by, details))):
-            raise InvalidInput(
-                f"{name}: what happened to token {token_id} cannot be read; delete the damaged row of events. Nothing "
-                "was imported."
-            )
 
 
 def _life(token: StoredToken, until: int | None) -> int | None:

@@ -38,7 +38,7 @@ from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Lookup, Row
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import ASGIApp
-from asgi_token_auth.store import _DECIDING
+from asgi_token_auth.token_table import DECIDING
 
 SECRET: Final = "a secret of the benchmark only"
 _TABLE: Final = "_datasette_auth_tokens"
@@ -76,7 +76,7 @@ class SelectEach:
 
     async def fetch(self, row_id: int) -> tuple[None, Row | None]:
         """Take a connection from a pool and select the row."""
-        row = await (await self.pool()).fetchrow(f"select {_DECIDING} from {_TABLE} where id = $1", row_id)
+        row = await (await self.pool()).fetchrow(f"select {DECIDING} from {_TABLE} where id = $1", row_id)
         return None, None if row is None else tuple(row)
 
     async def pool(self) -> Any:

@@ -1,0 +1,127 @@
+"""Lists of tokens, read without going through all of them where few fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from asgi_token_auth.databases.protocol import Database, Row
+from asgi_token_auth.search import TextSearch
+from asgi_token_auth.token_table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
+
+#: Rows that are looked at before the index is asked, and rows that it may propose: a millisecond of each.
+_NEWEST: Final = 500
+_PROPOSED: Final = 1_000
+
+
+class TokenList:
+    """The rows of one table of tokens, newest first."""
+
+    def __init__(self, database: Database, table: str, search: TextSearch) -> None:
+        self._database = database
+        self._table = table
+        self._search = search
+
+    async def rows(
+        self,
+        owned: str,
+        parameters: Mapping[str, Any],
+        *,
+        status: str | None,
+        search: str | None,
+        used_before: int | None,
+        used_after: int | None,
+        cursor: int | None,
+        now: int,
+        limit: int,
+    ) -> Sequence[Row]:
+        """At most ``limit`` rows that fit all of it.
+
+        Args:
+            owned: the condition that limits them to what may be seen.
+            parameters: of that condition.
+
+        Raises:
+            StorageError: the database cannot answer.
+        """
+        where = [owned]
+        parameters = dict(parameters)
+        if status is not None:
+            where.append(HAS_STATUS[status])
+            parameters["now"] = now
+        for name, value, condition in (
+            ("used_before", used_before, "(last_used_timestamp is null or last_used_timestamp < :used_before)"),
+            ("used_after", used_after, "last_used_timestamp >= :used_after"),
+            ("cursor", cursor, "id < :cursor"),
+        ):
+            if value is not None:
+                where.append(condition)
+                parameters[name] = value
+        # Where the rows begin that are read before all others, if all others are many.
+        newest = None
+        if proposals := self._proposals(owned, status, used_before, used_after):
+            newest, count, fewest = await self._fewest(owned, proposals, parameters)
+            if count == 0:
+                return []
+            if count < _PROPOSED:
+                where, newest = [fewest, *where], None
+        if search is not None:
+            return await self._search.rows(SHOWN, where, parameters, search, limit, cursor)
+        rows = await self._newest(where, parameters, limit, newest)
+        if newest is not None and len(rows) < limit:
+            if cursor is not None:
+                # Counted only now, because all that is newer may have to be gone through.
+                older = [f"select id from ({each}) as proposed where +id < :cursor" for each in proposals]
+                _, count, fewest = await self._fewest(owned, older, parameters)
+                if count < _PROPOSED:
+                    where = [fewest, *where]
+            rows = await self._newest(where, parameters, limit)
+        return rows
+
+    async def _newest(
+        self, where: Sequence[str], parameters: Mapping[str, Any], limit: int, since: int | None = None
+    ) -> Sequence[Row]:
+        conditions = " and ".join(where if since is None else [*where, f"id >= {since}"])
+        sql = f"select {SHOWN} from {self._table} where {conditions} order by id desc limit :limit"
+        return (await self._database.query(sql, {**parameters, "limit": limit})).rows
+
+    def _proposals(
+        self, owned: str, status: str | None, used_before: int | None, used_after: int | None
+    ) -> Sequence[str]:
+        """For each filter that an index serves, a query for the ids of all rows that may fit it."""
+        select = f"select id from {self._table} where"
+        proposals = []
+        if status is not None:
+            proposals.append(f"{select} {owned} and {MAY_HAVE_STATUS[status]}")
+        if self._database.dialect.indexes_uses and (used_before is not None or used_after is not None):
+            known = []
+            if used_after is not None:
+                known.append("last_used_timestamp >= :used_after")
+            if used_before is not None:
+                known.append("last_used_timestamp < :used_before")
+            uses = [" and ".join(known)]
+            if used_after is None:
+                uses.append("last_used_timestamp is null")
+            # The plus keeps SQLite from reading the owner's rows, each of which costs what eight of the index do.
+            proposals.append(" union all ".join(f"{select} {each} and +{owned}" for each in uses))
+        return proposals
+
+    async def _fewest(
+        self, owned: str, proposals: Sequence[str], parameters: Mapping[str, Any]
+    ) -> tuple[int | None, int, str]:
+        """Where the owner's newest rows begin, if there are others; how many rows the best of ``proposals`` has; and
+        the condition that leaves only these.
+
+        No more than ``_PROPOSED`` are counted, and none of an owner who has few.
+        """
+        before = " and id < :cursor" if "cursor" in parameters else ""
+        newest = f"(select id from {self._table} where {owned}{before} order by id desc limit 1 offset {_NEWEST})"
+        counts = [
+            f"case when {newest} is null then {_PROPOSED} "
+            f"else (select count(*) from ({each} limit {_PROPOSED}) as proposed) end"
+            for each in proposals
+        ]
+        asked = await self._database.query(f"select {newest}, {', '.join(counts)}", parameters)
+        first, *counted = asked.rows[0]
+        fewest = min(counted)
+        return first, fewest, f"id in ({proposals[counted.index(fewest)]})"
