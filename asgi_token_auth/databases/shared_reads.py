@@ -47,6 +47,7 @@ class SharedReads(Generic[T]):
         self._waiting.append((row_id, future))
         if self._task is None:
             self._task = loop.create_task(self._run())
+            self._task.add_done_callback(self._ended)
         return future
 
     async def close(self) -> None:
@@ -74,6 +75,13 @@ class SharedReads(Generic[T]):
             raise
         finally:
             self._task = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # One that is cancelled before its first step never comes to its own clean-up.
+        if self._task is task:
+            self._task = None
+            waiting, self._waiting = self._waiting, []
+            _fail(waiting, asyncio.CancelledError())
 
 
 def _fail(batch: _Batch[T], error: BaseException) -> None:

@@ -38,10 +38,13 @@ _PARTS: Final = {
     "config": "(k primary key, v) without rowid",
 }
 _TRIGGERS: Final = ("insert", "delete", "update")
-# A character that hardly any text holds: twice at the end of each, and three times as the text of a row that is not in
-# the table, whose id hardly any row has.
+# A character that hardly any text holds, twice at the end of each.
 _PAD: Final = "\x01"
-_MARK: Final = (0, _PAD * 3)
+# A row that is not in the table, whose id hardly any row has. Its text begins with what comes first in the index, and
+# ends with what comes last.
+_FIRST: Final = _PAD * 3
+_LAST: Final = "\U0010fffd" * 3
+_MARK: Final = (0, _FIRST + _LAST)
 #: What proposes rows, as a query for ``candidate``, and its parameters.
 _Proposal: TypeAlias = tuple[str, Parameters]
 
@@ -140,8 +143,9 @@ class TrigramIndex:
         counted = [
             f"(select id from {table} where {search.where[0]}{before} order by id desc limit 1 offset :newest)",
             # Without them, dropped with a table that a tool made anew, the index knows too little.
-            f"(select count(*) from sqlite_master where type = 'trigger' and name in ({triggers})) "
-            f"= {len(_TRIGGERS)} and {_marked(table)}",
+            # Nor do they follow when another table takes the name of theirs.
+            f"(select count(*) from sqlite_master where type = 'trigger' and name in ({triggers}) "
+            f"and lower(tbl_name) = '{table.lower()}') = {len(_TRIGGERS)} and {_marked(table)}",
         ]
         parameters: dict[str, Any] = {
             **search.parameters,
@@ -228,7 +232,7 @@ def _after(beginning: str) -> str | None:
 def _marked(table: str) -> str:
     """Whether the index was filled as it must be, and by nothing else."""
     index = f"{table}_search"
-    return f"exists (select 1 from {index} where {index} match '{_all_of([_MARK[1]])}' and rowid = {_MARK[0]})"
+    return f"exists (select 1 from {index} where {index} match '{_all_of([_FIRST, _LAST])}' and rowid = {_MARK[0]})"
 
 
 def _padded(columns: Sequence[str], row: str = "") -> str:

@@ -317,6 +317,9 @@ ACCIDENTS = {
     "its table made anew": f"""
         create table new (id integer primary key, {{columns}}); insert into new select * from {TABLE};
         drop table {TABLE}; alter table new rename to {TABLE}""",
+    "its table kept under another name": f"""
+        create table new (id integer primary key, {{columns}}); insert into new select * from {TABLE};
+        alter table {TABLE} rename to kept; alter table new rename to {TABLE}""",
     "one trigger gone": f"drop trigger {INDEX}_insert",
     "all triggers gone": f"drop trigger {INDEX}_insert; drop trigger {INDEX}_update; drop trigger {INDEX}_delete",
     "the index gone": f"drop table {INDEX}",
@@ -328,6 +331,7 @@ ACCIDENTS = {
     "filled by FTS5, with the texts as they are": f"insert into {INDEX} ({INDEX}) values ('rebuild')",
     "its terms gone": f"drop table {INDEX}_terms",
     "its pages emptied": f"delete from {INDEX}_data",
+    "the list of its pages emptied": f"delete from {INDEX}_idx",
     "of an unknown format": f"update {INDEX}_config set v = 99 where k = 'version'",
 }
 
