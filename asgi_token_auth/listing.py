@@ -9,7 +9,7 @@ from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.search import TextSearch
 from asgi_token_auth.token_table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
 
-#: Rows that are looked at before the index is asked, and rows that it may propose: a millisecond of each.
+#: The newest rows, which are read first if they are not all, and rows that an index may propose: a millisecond of each.
 _NEWEST: Final = 500
 _PROPOSED: Final = 1_000
 

@@ -44,7 +44,7 @@ _PAD: Final = "\x01"
 # ends with what comes last.
 _FIRST: Final = _PAD * 3
 _LAST: Final = "\U0010fffd" * 3
-_MARK: Final = (0, _FIRST + _LAST)
+_MARK_ID: Final = 0
 #: What proposes rows, as a query for ``candidate``, and its parameters.
 _Proposal: TypeAlias = tuple[str, Parameters]
 
@@ -77,7 +77,7 @@ class TrigramIndex:
             yield sql, {}
         # FTS5's own command 'rebuild' would fill it with the texts as they are, and take the mark away.
         listed = ", ".join(columns)
-        yield f"insert into {index} (rowid, {columns[0]}) values (:id, :text)", {"id": _MARK[0], "text": _MARK[1]}
+        yield f"insert into {index} (rowid, {columns[0]}) values (:id, :text)", {"id": _MARK_ID, "text": _FIRST + _LAST}
         yield f"insert into {index} (rowid, {listed}) select id, {_padded(columns)} from {table}", {}
         yield f"insert into {index} ({index}) values ('optimize')", {}
 
@@ -232,7 +232,7 @@ def _after(beginning: str) -> str | None:
 def _marked(table: str) -> str:
     """Whether the index was filled as it must be, and by nothing else."""
     index = f"{table}_search"
-    return f"exists (select 1 from {index} where {index} match '{_all_of([_FIRST, _LAST])}' and rowid = {_MARK[0]})"
+    return f"exists (select 1 from {index} where {index} match '{_all_of([_FIRST, _LAST])}' and rowid = {_MARK_ID})"
 
 
 def _padded(columns: Sequence[str], row: str = "") -> str:

@@ -598,6 +598,19 @@ async def test_a_search_reads_few_rows_of_many(
     assert steps_of(many, reading) >= 120_000
 
 
+async def test_an_index_of_many_pages_that_lost_the_list_of_them_makes_no_search_wrong(
+    many: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(many)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    async with TokenStore(SQLite(copy), secret=SECRET) as store:
+        run_sql(copy, f"delete from {INDEX}_idx")
+        for search in ("needle", "dl", "number 19999"):
+            found = [item.id for item in (await store.list(owner=ANY_OWNER, search=search)).items]
+            assert found == read_every_row(copy, search, ANY_OWNER, None, 1 << 60, 31)[:30], search
+
+
 def steps_of(path: Path, statements: Sequence[tuple[str, Any]]) -> int:
     """What SQLite does for them, in steps of its machine, which are the same on every computer."""
     connection = sqlite3.connect(path)
