@@ -206,7 +206,17 @@ class TokenAuthMiddleware:
             return
         if self._on_event is not None:
             self._tell("accepted", scope, outcome=outcome)
-        await self.app(self._child(outcome, reading, scope), receive, send)
+        # One key after the other takes half the time of a display with ** in it.
+        child = dict(scope)
+        if reading.header is not None and self._hide_credentials:
+            headers = headers.copy()
+            headers[reading.header] = (headers[reading.header][0], b"Bearer")
+        child["headers"] = _without_cookies(headers) if self._drop_cookies else headers
+        child["actor"] = outcome.actor()
+        child["auth"] = outcome.auth
+        child["user"] = outcome.user
+        child[OUTCOME_KEY] = outcome
+        await self.app(child, receive, send)
 
     async def _unchecked(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not for us, or what an outer instance has checked already."""
@@ -223,24 +233,6 @@ class TokenAuthMiddleware:
         self._tell("forbidden", scope, reason=why, outcome=outcome)
         await self._refuse(insufficient_scope(why), scope, send)
         return True
-
-    def _child(self, outcome: Authenticated, reading: Reading, scope: Scope) -> Scope:
-        """The scope that the app gets with a valid token."""
-        headers: HeaderList = scope["headers"]
-        position = reading.header
-        if position is not None and self._hide_credentials:
-            headers = headers.copy()
-            headers[position] = (headers[position][0], b"Bearer")
-        if self._drop_cookies:
-            headers = _without_cookies(headers)
-        # One key after the other takes half the time of a display with ** in it.
-        child = dict(scope)
-        child["headers"] = headers
-        child["actor"] = outcome.actor()
-        child["auth"] = outcome.auth
-        child["user"] = outcome.user
-        child[OUTCOME_KEY] = outcome
-        return child
 
     async def _not_accepted(self, outcome: Rejected | None, scope: Scope, receive: Receive, send: Send) -> None:
         if outcome is not None and not isinstance(outcome, Rejected):

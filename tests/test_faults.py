@@ -20,7 +20,7 @@ from asgi_token_auth import (
     TokenAuthMiddleware,
     TokenStore,
 )
-from asgi_token_auth.databases.protocol import Database, Dialect, Lookup, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.protocol import Database, Dialect, Found, Lookup, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite import SQLite
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +97,7 @@ class FailingLookup:
         self.database.count()
         return self.inner.version()
 
-    async def fetch(self, row_id: int) -> tuple[object | None, Row | None]:
+    async def fetch(self, row_id: int) -> Found:
         self.database.count()
         return await self.inner.fetch(row_id)
 

@@ -10,6 +10,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Row: TypeAlias = tuple[Any, ...]
+#: What a lookup answers: the version before the row was read; the row, ``None`` if there is none; and what it looks
+#: like, which is the same for the same row only.
+Found: TypeAlias = tuple[object | None, Row | None, bytes]
 Parameters: TypeAlias = Mapping[str, Any]
 #: A statement and its parameters; or a list of them, to run it once with each, which returns no rows.
 Statement: TypeAlias = tuple[str, Parameters | Sequence[Parameters]]
@@ -107,8 +110,8 @@ class Lookup(Protocol):
         """
         ...
 
-    def fetch(self, row_id: int) -> Awaitable[tuple[object | None, Row | None]]:
-        """The row and the version before it was read. To be awaited.
+    def fetch(self, row_id: int) -> Awaitable[Found]:
+        """The row as it is now. To be awaited.
 
         Raises:
             StorageError: the database cannot answer.

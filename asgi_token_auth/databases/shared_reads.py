@@ -17,7 +17,7 @@ _Batch: TypeAlias = list[tuple[int, asyncio.Future[T]]]
 
 
 class SharedReads(Generic[T]):
-    """One read at a time, for one event loop.
+    """One read at a time, for the event loop that runs when this is made.
 
     Whoever asks joins the read that starts next, never one that is under way: that one may have seen the database
     as it was before the question.
@@ -32,6 +32,8 @@ class SharedReads(Generic[T]):
         self._absent = absent
         self._waiting: _Batch[T] = []
         self._oldest = 0.0
+        # Asking which loop runs is a system call in Python 3.11.
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
     def ask(self, row_id: int) -> Awaitable[T]:
@@ -40,13 +42,12 @@ class SharedReads(Generic[T]):
         Raises:
             StorageError: no answer came in time, or the database cannot answer.
         """
-        loop = asyncio.get_running_loop()
         if not self._waiting:
-            self._oldest = loop.time()
-        future: asyncio.Future[T] = loop.create_future()
+            self._oldest = self._loop.time()
+        future: asyncio.Future[T] = self._loop.create_future()
         self._waiting.append((row_id, future))
         if self._task is None:
-            self._task = loop.create_task(self._run())
+            self._task = self._loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
         return future
 

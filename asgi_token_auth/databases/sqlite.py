@@ -22,7 +22,8 @@ from urllib.parse import quote
 import aiosqlite
 
 from asgi_token_auth.databases.forks import watch
-from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.protocol import Dialect, Found, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.rows import found
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.databases.trigrams import TrigramIndex
 from asgi_token_auth.errors import ConfigurationError, StorageError
@@ -310,7 +311,7 @@ class _SQLiteLookup:
         except (sqlite3.Error, StorageError):
             return None
 
-    async def fetch(self, row_id: int) -> tuple[object | None, Row | None]:
+    async def fetch(self, row_id: int) -> Found:
         deadline = time.monotonic() + _LOOKUP_PATIENCE
         pause = _LOOKUP_PAUSE
         while True:
@@ -323,7 +324,7 @@ class _SQLiteLookup:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
 
-    def _fetch(self, row_id: int) -> tuple[object, Row | None]:
+    def _fetch(self, row_id: int) -> Found:
         reader = self._current()
         # The version comes first: a commit between the two then costs one more read, never a stale answer.
         version = self._version(reader)
@@ -338,7 +339,7 @@ class _SQLiteLookup:
                 rows = reader.cursor.execute(self._sql, {"id": row_id}).fetchall()
             finally:
                 reader.connection.text_factory = str
-        return version, rows[0] if rows else None
+        return found(version, rows[0] if rows else None)
 
     def _version(self, reader: _Reader) -> int:
         # Read to its end: an open statement would hold the snapshot, and the version with it.

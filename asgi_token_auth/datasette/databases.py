@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from datasette.utils import sqlite_timelimit
 
-from asgi_token_auth.databases.protocol import Database, Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.protocol import Database, Dialect, Found, Parameters, Result, Steps
+from asgi_token_auth.databases.rows import found
 from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, repeated, run_here
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
@@ -145,7 +146,7 @@ class UncachedLookup:
     def version(self) -> None:
         """It cannot be told."""
 
-    async def fetch(self, row_id: int) -> tuple[None, Row | None]:
+    async def fetch(self, row_id: int) -> Found:
         """The row as it is now."""
         rows = (await self._database.query(self._sql, {"id": row_id}, timeout=1.0)).rows
-        return None, rows[0] if rows else None
+        return found(None, rows[0] if rows else None)

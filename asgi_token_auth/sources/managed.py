@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
-import marshal
 from typing import Final
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
-from asgi_token_auth.databases.protocol import Row
+from asgi_token_auth.databases.protocol import Found
 from asgi_token_auth.records import StoredToken
 from asgi_token_auth.store import TokenStore
 from asgi_token_auth.tokens import digest_nonce
@@ -22,8 +20,6 @@ CACHE_SIZE: Final = 5_000
 USE_INTERVAL: Final = 60
 
 _NEVER: Final = float("inf")
-#: Bytes of a row beyond which only a digest of it is kept.
-_LONG: Final = 256
 
 
 class _Entry:
@@ -32,14 +28,14 @@ class _Entry:
     Another row makes another entry, so that one that is being used by two threads is never half changed.
     """
 
-    __slots__ = ("digest", "noted", "outcome", "seen", "token_id", "until", "version")
+    __slots__ = ("digest", "look", "noted", "outcome", "token_id", "until", "version")
 
-    def __init__(self, token_id: int, digest: bytes, seen: bytes, outcome: Authenticated, until: float) -> None:
+    def __init__(self, token_id: int, digest: bytes, look: bytes, outcome: Authenticated, until: float) -> None:
         self.token_id = token_id
         #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
         self.digest = digest
         #: What the row looked like, in less memory than the row.
-        self.seen = seen
+        self.look = look
         self.outcome = outcome
         self.until = until
         self.version: object = None
@@ -86,10 +82,10 @@ class ManagedTokens:
         if version is None or version != entry.version:
             if not self.store.ready:
                 await self.store.ensure_ready()
-            version, found = await self._lookup.fetch(entry.token_id)
-            if found is None or _look(found) != entry.seen:
-                return self._decide(credential, entry.token_id, entry.digest, version, found, entry.noted)
-            entry.version = version
+            found = await self._lookup.fetch(entry.token_id)
+            if found[2] != entry.look:
+                return self._decide(credential, entry.token_id, entry.digest, found, entry.noted)
+            entry.version = found[0]
         now = self.store.clock()
         if now >= entry.until:
             return await self._read(credential, entry)
@@ -110,30 +106,28 @@ class ManagedTokens:
             noted = 0.0
         if not self.store.ready:
             await self.store.ensure_ready()
-        version, found = await self._lookup.fetch(token_id)
-        return self._decide(credential, token_id, digest, version, found, noted)
+        return self._decide(credential, token_id, digest, await self._lookup.fetch(token_id), noted)
 
-    def _decide(
-        self, credential: Credential, token_id: int, digest: bytes, version: object, found: Row | None, noted: float
-    ) -> Outcome:
+    def _decide(self, credential: Credential, token_id: int, digest: bytes, found: Found, noted: float) -> Outcome:
         now = self.store.clock()
         entry = self._judge(credential, digest, found, now)
         if not isinstance(entry, _Entry):
             self._young.pop(credential.token, None)
             self._old.pop(credential.token, None)
             return Rejected(entry, token_id)
-        entry.version = version
+        entry.version = found[0]
         entry.noted = noted
         self._remember(credential.token, entry)
         if now - noted >= USE_INTERVAL:
             self._note(entry, now, credential.address)
         return entry.outcome
 
-    def _judge(self, credential: Credential, digest: bytes, found: Row | None, now: float) -> _Entry | Reason:
+    def _judge(self, credential: Credential, digest: bytes, found: Found, now: float) -> _Entry | Reason:
         """What to remember of a good token, or why it is refused."""
-        if found is None:
+        _, values, look = found
+        if values is None:
             return Reason.UNKNOWN_TOKEN
-        row = StoredToken(*found)
+        row = StoredToken(*values)
         status, expires_at, restrictions = row.read(now)
         if status == "damaged":
             logger.error("token %d is refused because its row in %s is damaged", row.id, self.store.table)
@@ -163,7 +157,7 @@ class ManagedTokens:
             recheck=Recheck(self, credential),
         )
         # row.id, and not the id that was read from the token: one object for the memory of both.
-        return _Entry(row.id, digest, _look(found), outcome, until)
+        return _Entry(row.id, digest, look, outcome, until)
 
     def _note(self, entry: _Entry, now: float, address: str | None) -> None:
         entry.noted = now
@@ -173,13 +167,6 @@ class ManagedTokens:
         if len(self._young) >= CACHE_SIZE and token not in self._young:
             self._old, self._young = self._young, {}
         self._young[token] = entry
-
-
-def _look(row: Row) -> bytes:
-    # marshal writes values and types and nothing else; its version 2 writes equal values alike.
-    written = marshal.dumps(tuple(row), 2)
-    # Long restrictions would be remembered twice. No row is written in as few bytes as the digest has.
-    return written if len(written) <= _LONG else hashlib.blake2b(written, digest_size=16).digest()
 
 
 def _same(presented: str, kept: object) -> bool:

@@ -240,7 +240,7 @@ async def test_clients_that_hang_up_use_up_no_connection(database: SQLite) -> No
 
 async def test_trap_1_commits_of_this_very_process_change_the_version(path: Path, database: SQLite) -> None:
     lookup = database.lookup("t", ROW)
-    version, row = await lookup.fetch(1)
+    version, row, _ = await lookup.fetch(1)
     assert lookup.version() == version
     assert row == (1, "one")
 
@@ -260,11 +260,11 @@ async def test_trap_1_commits_of_this_very_process_change_the_version(path: Path
 async def test_trap_2_a_lookup_pins_no_snapshot(path: Path, database: SQLite) -> None:
     sql(path, "create table twins (id integer, word text)", "insert into twins values (1, 'one'), (1, 'unfetched')")
     lookup = database.lookup("twins", "id, word")
-    version, _ = await lookup.fetch(1)
+    version, _, _ = await lookup.fetch(1)
     for word in ("a", "b", "c"):
         sql(path, f"update twins set word = '{word}' where word <> 'unfetched'")
         assert lookup.version() != version
-        version, row = await lookup.fetch(1)
+        version, row, _ = await lookup.fetch(1)
         assert row == (1, word)
     # An open snapshot would keep the checkpoint from finishing.
     with other(path) as connection:
@@ -277,7 +277,7 @@ async def test_trap_3_a_change_is_seen_after_every_kind_of_checkpoint(path: Path
     await lookup.fetch(1)
     for word in ("two", "three"):
         sql(path, f"pragma wal_checkpoint({mode})")
-        version, _ = await lookup.fetch(1)
+        version, _, _ = await lookup.fetch(1)
         assert lookup.version() == version
         sql(path, f"update t set word = '{word}'")
         assert lookup.version() != version
@@ -289,7 +289,7 @@ async def test_trap_4_a_replaced_file_is_seen_within_a_tenth_of_a_second(
 ) -> None:
     assert sqlite._SAME_FILE_INTERVAL <= 0.1
     lookup = database.lookup("t", ROW)
-    version, _ = await lookup.fetch(1)
+    version, _, _ = await lookup.fetch(1)
     await database.query("select 1", {})
     for word in ("new", "newer"):
         sql(
@@ -302,7 +302,7 @@ async def test_trap_4_a_replaced_file_is_seen_within_a_tenth_of_a_second(
         while lookup.version() == version:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.005)
-        version, row = await lookup.fetch(1)
+        version, row, _ = await lookup.fetch(1)
         assert row == (1, word)
         assert (await database.query("select word from t", {})).rows == [(word,)]
 
@@ -414,7 +414,7 @@ async def test_trap_9_readers_of_wal_wait_for_nobody(path: Path, database: SQLit
     with child(LOCKER, str(path)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
-        version, row = await lookup.fetch(1)
+        version, row, _ = await lookup.fetch(1)
         assert row == (1, "one")
         assert lookup.version() == version
 
@@ -554,7 +554,7 @@ async def test_trap_11_the_version_is_read_before_the_row(path: Path, database: 
         return counted
 
     lookup._version = version  # type: ignore[method-assign]
-    tag, row = await lookup.fetch(1)
+    tag, row, _ = await lookup.fetch(1)
     assert row == (1, "two")
     assert lookup.version() != tag
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from asgi_token_auth.databases.postgres.connections import KEPT_PATIENCE, say_goodbye
 from asgi_token_auth.databases.postgres.failures import ERRORS
-from asgi_token_auth.databases.protocol import Row
+from asgi_token_auth.databases.protocol import Found
+from asgi_token_auth.databases.rows import found
 from asgi_token_auth.databases.shared_reads import SharedReads
 from asgi_token_auth.errors import StorageError
 
 if TYPE_CHECKING:
     from asgi_token_auth.databases.postgres.database import Postgres
-
-# No version, and the row.
-Found: TypeAlias = tuple[None, Row | None]
 
 
 class PostgresLookup:
@@ -50,7 +48,7 @@ class Reader:
         self._database = database
         self._sql = sql
         self.connection: Any = None
-        self.reads: SharedReads[Found] = SharedReads(self._read, (None, None))
+        self.reads: SharedReads[Found] = SharedReads(self._read, found(None, None))
 
     async def _read(self, row_ids: Collection[int], deadline: float) -> Mapping[int, Found]:
         ids = f"{{{','.join(map(str, row_ids))}}}"
@@ -83,7 +81,7 @@ class Reader:
     def _found(self, rows: Sequence[Any]) -> Mapping[int, Found]:
         if rows[0][0] and not self._database.allow_stale_reads:
             raise self._database.is_standby()
-        return {row[1]: (None, row[1:]) for row in rows if row[1] is not None}
+        return {row[1]: found(None, row[1:]) for row in rows if row[1] is not None}
 
     def _drop(self) -> None:
         if self.connection is not None:

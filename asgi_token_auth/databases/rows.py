@@ -1,0 +1,24 @@
+"""What a row looks like, in few bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from typing import Final
+
+from asgi_token_auth.databases.protocol import Found, Row
+
+#: Bytes of a row beyond which a digest of it stands for it.
+_LONG: Final = 256
+
+
+def found(version: object | None, row: Row | None) -> Found:
+    """What a lookup answers."""
+    return version, row, b"" if row is None else _look(row)
+
+
+def _look(row: Row) -> bytes:
+    # marshal writes values and types and nothing else; its version 2 writes equal values alike.
+    written = marshal.dumps(tuple(row), 2)
+    # Long restrictions would be remembered twice. No row is written in as few bytes as the digest has.
+    return written if len(written) <= _LONG else hashlib.blake2b(written, digest_size=16).digest()
