@@ -29,6 +29,9 @@ _SPOIL: Final = bytes(c if c in _TOKEN_CHARACTERS else (c + 1) % 256 for c in ra
 _SCHEME_CHARACTERS: Final = frozenset(
     bytes([c]) for c in b"!#$%&'*+-.^_`|~0123456789" + bytes(range(65, 91)) + bytes(range(97, 123))
 )
+#: Fields that are remembered at once, and the bytes of the longest of them.
+_REMEMBERED: Final = 1_000
+_MEMORABLE: Final = 512
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 
 
@@ -43,7 +46,7 @@ class Fault(StrEnum):
 
 @dataclass(slots=True)
 class Reading:
-    """What a request carries: a token, a fault, or neither."""
+    """What a request carries: a token, a fault, or neither. Never changed once made."""
 
     token: str | None = field(default=None, repr=False)
     fault: Fault | None = None
@@ -86,52 +89,68 @@ class QueryParameter:
         return cleaned[1:] if cleaned.startswith(b"&") and not query.startswith(b"&") else cleaned
 
 
-def read_credential(
-    headers: Iterable[tuple[bytes, bytes]],
-    *,
-    query: bytes = b"",
-    parameter: QueryParameter | None = None,
-    parameter_allowed: bool = True,
-    max_token_bytes: int = 8192,
-) -> Reading:
-    """Read the credential of one request. Never raises.
+class CredentialReader:
+    """Reads the credential of one request after another.
 
     Args:
-        headers: names in any case, duplicates kept, as ASGI delivers them.
-        query: the raw query string.
         parameter: where a token may stand in the query string; ``None``: nowhere.
-        parameter_allowed: whether the method permits the parameter.
         max_token_bytes: the longest token, in bytes as sent.
     """
-    fields = 0
-    found: bytes | None = None
-    position = -1
-    for index, (name, value) in enumerate(headers):
-        if len(name) == 13 and name.lower() == b"authorization":
-            fields += 1
-            if value[:7] == b"Bearer " or _is_attempt(value):
-                found, position = value, index
-    if parameter is not None and query and (values := parameter.find(query)):
-        cleaned = parameter.remove(query)
-        if found is not None or len(values) > 1:
-            return Reading(fault=Fault.REPEATED, query=cleaned)
-        if not parameter_allowed:
-            return Reading(fault=Fault.WRONG_METHOD, query=cleaned)
-        return _read_value(values[0], cleaned, max_token_bytes)
-    if found is None:
-        # Several headers, none of them Bearer, are not for us to judge.
-        return _NOTHING
-    if fields > 1:
-        return Reading(fault=Fault.REPEATED)
-    token = found[7:]
-    if found[:7] != b"Bearer " or not 0 < len(token) <= max_token_bytes or token.translate(_SPOIL) != token:
-        # What few clients send takes longer: another case, and whitespace around it and within it.
-        found = found.lstrip(b" \t")
-        if len(found) > max_token_bytes + 7:
-            return Reading(fault=Fault.TOO_LONG)
-        token = found[7:].lstrip(b" ").rstrip(b" \t")
-        if found[6:7] != b" " or not _is_well_formed(token):
-            return Reading(fault=Fault.MALFORMED)
+
+    def __init__(self, *, parameter: QueryParameter | None = None, max_token_bytes: int = 8192) -> None:
+        self._parameter = parameter
+        self._max_token_bytes = max_token_bytes
+        # What was read of fields that came lately, because most come again.
+        self._known: dict[bytes, Reading] = {}
+
+    def read(
+        self, headers: Iterable[tuple[bytes, bytes]], *, query: bytes = b"", parameter_allowed: bool = True
+    ) -> Reading:
+        """Read one request. Never raises. What is returned may be returned again.
+
+        Args:
+            headers: names in any case, duplicates kept, as ASGI delivers them.
+            query: the raw query string.
+            parameter_allowed: whether the method permits the parameter.
+        """
+        fields = 0
+        found: bytes | None = None
+        position = -1
+        for index, (name, value) in enumerate(headers):
+            if len(name) == 13 and name.lower() == b"authorization":
+                fields += 1
+                if value[:7] == b"Bearer " or _is_attempt(value):
+                    found, position = value, index
+        if query and (parameter := self._parameter) is not None and (values := parameter.find(query)):
+            cleaned = parameter.remove(query)
+            if found is not None or len(values) > 1:
+                return Reading(fault=Fault.REPEATED, query=cleaned)
+            if not parameter_allowed:
+                return Reading(fault=Fault.WRONG_METHOD, query=cleaned)
+            return _read_value(values[0], cleaned, self._max_token_bytes)
+        if found is None:
+            # Several headers, none of them Bearer, are not for us to judge.
+            return _NOTHING
+        if fields > 1:
+            return Reading(fault=Fault.REPEATED)
+        reading = self._known.get(found)
+        if reading is None or reading.header != position:
+            reading = _read_field(found, position, self._max_token_bytes)
+            if reading.token is not None and len(found) <= _MEMORABLE:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[found] = reading
+        return reading
+
+
+def _read_field(value: bytes, position: int, max_token_bytes: int) -> Reading:
+    """The token in the value of an Authorization field."""
+    value = value.lstrip(b" \t")
+    if len(value) > max_token_bytes + 7:
+        return Reading(fault=Fault.TOO_LONG)
+    token = value[7:].lstrip(b" ").rstrip(b" \t")
+    if value[6:7] != b" " or not _is_well_formed(token):
+        return Reading(fault=Fault.MALFORMED)
     return Reading(token.decode(), None, position)
 
 

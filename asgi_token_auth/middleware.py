@@ -24,13 +24,13 @@ from asgi_token_auth.bearer import (
     INVALID_TOKEN,
     REVOKED_TOKEN,
     UNAVAILABLE,
+    CredentialReader,
     HeaderList,
     QueryParameter,
     Reading,
     Refusal,
     insufficient_scope,
     invalid_request,
-    read_credential,
 )
 from asgi_token_auth.errors import ConfigurationError, StorageError
 from asgi_token_auth.lifespan import Resource, run_lifespan
@@ -137,7 +137,7 @@ class TokenAuthMiddleware:
         self._pass_unknown = unknown == "pass"
         self._realm = realm
         self._hide_credentials = hide_credentials
-        self._max_token_bytes = max_token_bytes
+        self._reader = CredentialReader(parameter=self._parameter, max_token_bytes=max_token_bytes)
         self._on_event = on_event
         self._signed_in = signed_in
         self._drop_cookies = drop_cookies
@@ -169,14 +169,12 @@ class TokenAuthMiddleware:
             scope = {**scope, "headers": headers}
         parameter = self._parameter
         if parameter is None:
-            reading = read_credential(headers, max_token_bytes=self._max_token_bytes)
+            reading = self._reader.read(headers)
         else:
-            reading = read_credential(
+            reading = self._reader.read(
                 headers,
                 query=scope.get("query_string") or b"",
-                parameter=parameter,
                 parameter_allowed=kind == "websocket" or scope["method"] in ("GET", "HEAD"),
-                max_token_bytes=self._max_token_bytes,
             )
         if reading.query is not None:
             # Access logs are written from the scope that the server made, so that one is cleaned too.

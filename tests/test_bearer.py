@@ -15,6 +15,7 @@ from asgi_token_auth.bearer import (
     INVALID_TOKEN,
     REVOKED_TOKEN,
     UNAVAILABLE,
+    CredentialReader,
     Fault,
     QueryParameter,
     Reading,
@@ -23,7 +24,6 @@ from asgi_token_auth.bearer import (
     insufficient_scope,
     invalid_request,
     is_token,
-    read_credential,
 )
 from asgi_token_auth.errors import ConfigurationError
 
@@ -36,9 +36,8 @@ def authorization(*values: bytes) -> list[Header]:
 
 
 def read(headers: list[Header], query: bytes = b"", *, allowed: bool = True, maximum: int = 8192) -> Reading:
-    return read_credential(
-        headers, query=query, parameter=PARAMETER, parameter_allowed=allowed, max_token_bytes=maximum
-    )
+    reader = CredentialReader(parameter=PARAMETER, max_token_bytes=maximum)
+    return reader.read(headers, query=query, parameter_allowed=allowed)
 
 
 ACCEPTED: dict[str, tuple[list[Header], bytes, str]] = {
@@ -175,11 +174,11 @@ def test_the_header_of_the_token_is_named_by_its_place() -> None:
 
 
 def test_any_iterable_of_headers_will_do() -> None:
-    assert read_credential(iter(authorization(b"Bearer one"))).token == "one"
+    assert CredentialReader().read(iter(authorization(b"Bearer one"))).token == "one"
 
 
 def test_the_parameter_is_off_unless_asked_for() -> None:
-    assert read_credential([], query=b"_auth_token=one") == Reading()
+    assert CredentialReader().read([], query=b"_auth_token=one") == Reading()
 
 
 def test_the_parameter_is_refused_on_another_method_and_still_taken_out_of_the_query() -> None:
@@ -215,6 +214,32 @@ def test_length_is_checked_before_anything_is_decoded() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 6_000_000
+
+
+def test_a_field_that_comes_again_is_not_read_again() -> None:
+    reader = CredentialReader()
+    first = reader.read(authorization(b"Bearer one"))
+    assert reader.read(authorization(b"Bearer one")) is first
+    assert reader.read(authorization(b"Bearer two")).token == "two"
+    assert reader.read(authorization(b"bearer one")).token == "one"
+
+
+def test_what_is_remembered_of_a_field_does_not_say_where_it_stands_now() -> None:
+    """Else the app would get the token, and lose another header."""
+    reader = CredentialReader()
+    for others in ([], [(b"host", b"x")], [(b"host", b"x"), (b"cookie", b"a=b")], []):
+        assert reader.read([*others, *authorization(b"Bearer one")]).header == len(others)
+
+
+def test_what_strangers_send_is_remembered_up_to_a_limit() -> None:
+    reader = CredentialReader()
+    for number in range(3_000):
+        assert reader.read(authorization(b"Bearer %d" % number)).token == str(number)
+        assert len(reader._known) <= 1_000
+    known = dict(reader._known)
+    for value in (b"Bearer " + b"a" * 506, b"Bearer " + b"a" * 9_000, b"Bearer a b", b"Basic dTpw", b""):
+        reader.read(authorization(value))
+    assert reader._known == known
 
 
 def test_the_limit_is_the_callers() -> None:
@@ -315,6 +340,28 @@ def test_no_bytes_raise_and_every_token_is_short_visible_ascii(
     if reading.token is not None:
         assert re.fullmatch(r"[\x21-\x2b\x2d-\x7e]{1,64}", reading.token)
         assert is_token(reading.token, max_token_bytes=64)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(
+                    st.sampled_from([b"authorization", b"Authorization", b"host"]),
+                    st.sampled_from([b"Bearer one", b"bearer one", b"Bearer two", b"Bearer  one", b"Bearer a b", b"x"]),
+                ),
+                max_size=3,
+            ),
+            st.sampled_from([b"", b"a=1", b"_auth_token=one"]),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_one_request_is_read_alike_whatever_came_before(requests: list[tuple[list[Header], bytes]]) -> None:
+    reader = CredentialReader(parameter=PARAMETER)
+    for headers, query in requests:
+        assert reader.read(headers, query=query) == read(headers, query)
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=","), min_size=1, max_size=60))

@@ -724,6 +724,33 @@ asyncio.run(main())
     finish(script(text, server.dsn(), schema))
 
 
+def test_a_forked_process_that_goes_on_with_the_event_loop_has_connections_of_its_own(
+    server: postgres.Server, schema: str
+) -> None:
+    """A server may open what it serves before it forks its workers."""
+    text = """
+loop = asyncio.new_event_loop()
+store = new_store()
+app = application(store)
+issued = loop.run_until_complete(store.issue("ann"))
+def verifies():
+    assert loop.run_until_complete(status_of(app, issued.token)) == 200
+    return app._chain.sources[0]._lookup._readers[loop].connection.get_server_pid()
+session = verifies()
+child = os.fork()
+if child == 0:
+    assert verifies() != session
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert verifies() == session
+loop.run_until_complete(store.close())
+assert verifies() != session
+loop.run_until_complete(store.close())
+loop.close()
+"""
+    finish(script(text, server.dsn(), schema))
+
+
 def test_an_event_loop_that_ends_without_closing_leaves_no_session_and_no_warning(
     server: postgres.Server, schema: str
 ) -> None:

@@ -376,6 +376,9 @@ class Postgres:
     def leave_to_parent(self) -> list[object]:
         """In a forked child: the parent's sessions are not to be used, and not to be ended."""
         held: list[object] = [*self._pools.values(), *self._leaving]
+        for pool in self._pools.values():
+            for reader in pool.readers:
+                reader.ended = True
         self._pools = {}
         self._leaving = set()
         return held

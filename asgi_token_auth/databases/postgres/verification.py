@@ -22,6 +22,8 @@ class PostgresLookup:
 
     def __init__(self, database: Postgres, table: str, columns: str) -> None:
         self._database = database
+        # Of each event loop. The pools have them too, which is where they are ended.
+        self._readers: dict[asyncio.AbstractEventLoop, Reader] = {}
         # The outer join answers even where there is no such row, so that every answer says who gave it. The ids come as
         # text because for an array asyncpg first asks the server what that is, in a query that finds the operators of
         # whoever may make them in a schema of the search path. In this one there is nothing but PostgreSQL's own.
@@ -35,9 +37,13 @@ class PostgresLookup:
 
     def fetch(self, row_id: int) -> Awaitable[Found]:
         """The row as it is now, from a read that begins after this call."""
-        readers = self._database.pool().readers
-        if (reader := readers.get(self._sql)) is None:
-            reader = readers[self._sql] = Reader(self._database, self._sql)
+        loop = asyncio.get_running_loop()
+        reader = self._readers.get(loop)
+        if reader is None or reader.ended:
+            reader = Reader(self._database, self._sql)
+            self._database.pool().readers.append(reader)
+            self._readers = {other: kept for other, kept in self._readers.items() if not other.is_closed()}
+            self._readers[loop] = reader
         return reader.reads.ask(row_id)
 
 
@@ -48,6 +54,8 @@ class Reader:
         self._database = database
         self._sql = sql
         self.connection: Any = None
+        #: Whether it may be asked nothing more.
+        self.ended = False
         self.reads: SharedReads[Found] = SharedReads(self._read, found(None, None))
 
     async def _read(self, row_ids: Collection[int], deadline: float) -> Mapping[int, Found]:
