@@ -215,8 +215,9 @@ def _show(found: dict[str, list[Load]]) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Requests a second over HTTP.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3)
+    # Machines change their speed for seconds at a time, so many short rounds tell more than a few long ones.
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--connections", type=int, nargs="+", default=[32, 1])
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--place", help=argparse.SUPPRESS)
