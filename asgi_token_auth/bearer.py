@@ -133,6 +133,8 @@ class CredentialReader:
             return _NOTHING
         if fields > 1:
             return Reading(fault=Fault.REPEATED)
+        if type(found) is not bytes:
+            found = bytes(found)
         reading = self._known.get(found)
         if reading is None or reading.header != position:
             reading = _read_field(found, position, self._max_token_bytes)

@@ -231,6 +231,11 @@ def test_what_is_remembered_of_a_field_does_not_say_where_it_stands_now() -> Non
         assert reader.read([*others, *authorization(b"Bearer one")]).header == len(others)
 
 
+def test_a_field_need_not_be_bytes_that_can_be_remembered() -> None:
+    headers: list[Header] = [(b"authorization", bytearray(b"Bearer one"))]  # type: ignore[list-item]
+    assert CredentialReader().read(headers).token == "one"
+
+
 def test_what_strangers_send_is_remembered_up_to_a_limit() -> None:
     reader = CredentialReader()
     for number in range(3_000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import os
 from typing import Final
 
 from asgi_token_auth.databases.protocol import Found, Row
@@ -18,7 +19,11 @@ def found(version: object | None, row: Row | None) -> Found:
 
 
 def _look(row: Row) -> bytes:
-    # marshal writes values and types and nothing else; its version 2 writes equal values alike.
-    written = marshal.dumps(tuple(row), 2)
+    try:
+        # marshal writes values and types and nothing else; its version 2 writes equal values alike.
+        written = marshal.dumps(tuple(row), 2)
+    except ValueError:
+        # A type that no column of ours has. Such a row looks like none, itself included, and is judged each time.
+        return os.urandom(16)
     # Long restrictions would be remembered twice. No row is written in as few bytes as the digest has.
     return written if len(written) <= _LONG else hashlib.blake2b(written, digest_size=16).digest()

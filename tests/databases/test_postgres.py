@@ -160,6 +160,29 @@ async def test_a_server_that_crashes_under_load_is_503_and_heals(server: postgre
     assert len(sessions(server)) <= 5
 
 
+async def test_all_that_verify_the_same_tokens_share_a_session(server: postgres.Server, store: TokenStore) -> None:
+    issued = await store.issue("ann")
+    before = len(sessions(server))
+    for _ in range(6):
+        assert await status_of(application(store), issued.token) == 200
+    assert len(sessions(server)) == before + 1
+
+
+async def test_a_row_of_strange_types_says_nothing_about_other_tokens(
+    server: postgres.Server, store: TokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody altered the table. Requests share a read, and must not share what is wrong with one of its rows."""
+    good, revoked = await store.issue("ann"), await store.issue("ann")
+    await store.revoke(revoked.record.id, owner="ann")
+    table = store.database.qualified(store.table)
+    server.run(f"alter table {table} alter column ended_timestamp type numeric")
+    app = application(store)
+    for _ in range(3):
+        statuses = await asyncio.gather(*(status_of(app, issued.token) for issued in (good, revoked) * 4))
+        assert statuses == [200, 401] * 4
+    assert "could not be checked" not in caplog.text
+
+
 async def test_a_session_that_freezes_is_replaced(server: postgres.Server, store: TokenStore) -> None:
     issued = await store.issue("ann")
     app = application(store)
@@ -735,7 +758,7 @@ app = application(store)
 issued = loop.run_until_complete(store.issue("ann"))
 def verifies():
     assert loop.run_until_complete(status_of(app, issued.token)) == 200
-    return app._chain.sources[0]._lookup._readers[loop].connection.get_server_pid()
+    return app._chain.sources[0]._lookup._latest().connection.get_server_pid()
 session = verifies()
 child = os.fork()
 if child == 0:

@@ -33,7 +33,7 @@ class Pool:
         # Where a server sends no lifespan events, nothing else tells that the event loop ends.
         self._keeper = asyncio.get_running_loop().create_task(self._until_the_end())
         self.writing = asyncio.Lock()
-        self.readers: list[Reader] = []
+        self.readers: dict[str, Reader] = {}
 
     async def take(self, *, checked: bool, turn: float) -> Any:
         """A connection that nobody else uses, to be given back.
@@ -117,11 +117,11 @@ class Pool:
     async def _end(self) -> None:
         self._ended = True
         idle, self._idle = self._idle, []
-        readers, self.readers = self.readers, []
-        for reader in readers:
+        readers, self.readers = self.readers, {}
+        for reader in readers.values():
             reader.ended = True
         await asyncio.gather(
-            *(say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers)
+            *(say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
         )
 
 

@@ -297,9 +297,9 @@ class Postgres:
         """The connections of the running event loop."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
-            for ended in [other for other in self._pools if other.is_closed()]:
+            for ended in [other for other in list(self._pools) if other.is_closed()]:
                 # Nothing can be said to the server any more; Python closes the sockets.
-                del self._pools[ended]
+                self._pools.pop(ended, None)
             pool = self._pools[loop] = Pool(self, self._pool_size)
         return pool
 
@@ -377,7 +377,7 @@ class Postgres:
         """In a forked child: the parent's sessions are not to be used, and not to be ended."""
         held: list[object] = [*self._pools.values(), *self._leaving]
         for pool in self._pools.values():
-            for reader in pool.readers:
+            for reader in pool.readers.values():
                 reader.ended = True
         self._pools = {}
         self._leaving = set()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asgi_token_auth.databases.postgres.connections import KEPT_PATIENCE, say_goodbye
@@ -22,8 +23,8 @@ class PostgresLookup:
 
     def __init__(self, database: Postgres, table: str, columns: str) -> None:
         self._database = database
-        # Of each event loop. The pools have them too, which is where they are ended.
-        self._readers: dict[asyncio.AbstractEventLoop, Reader] = {}
+        # Almost always the next one too, and so found without asking the pool, which is what keeps it.
+        self._latest: Callable[[], Reader | None] = lambda: None
         # The outer join answers even where there is no such row, so that every answer says who gave it. The ids come as
         # text because for an array asyncpg first asks the server what that is, in a query that finds the operators of
         # whoever may make them in a schema of the search path. In this one there is nothing but PostgreSQL's own.
@@ -37,13 +38,12 @@ class PostgresLookup:
 
     def fetch(self, row_id: int) -> Awaitable[Found]:
         """The row as it is now, from a read that begins after this call."""
-        loop = asyncio.get_running_loop()
-        reader = self._readers.get(loop)
-        if reader is None or reader.ended:
-            reader = Reader(self._database, self._sql)
-            self._database.pool().readers.append(reader)
-            self._readers = {other: kept for other, kept in self._readers.items() if not other.is_closed()}
-            self._readers[loop] = reader
+        reader = self._latest()
+        if reader is None or reader.ended or reader.loop is not asyncio.get_running_loop():
+            readers = self._database.pool().readers
+            if (reader := readers.get(self._sql)) is None:
+                reader = readers[self._sql] = Reader(self._database, self._sql)
+            self._latest = weakref.ref(reader)
         return reader.reads.ask(row_id)
 
 
@@ -54,6 +54,7 @@ class Reader:
         self._database = database
         self._sql = sql
         self.connection: Any = None
+        self.loop = asyncio.get_running_loop()
         #: Whether it may be asked nothing more.
         self.ended = False
         self.reads: SharedReads[Found] = SharedReads(self._read, found(None, None))
