@@ -1,4 +1,4 @@
-"""What a row looks like, in few bytes."""
+"""What a lookup answers: a row, and in few bytes what it looks like."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from asgi_token_auth.databases.protocol import Found, Row
 _LONG: Final = 256
 
 
-def found(version: object | None, row: Row | None) -> Found:
-    """What a lookup answers."""
+def answer(version: object | None, row: Row | None) -> Found:
+    """The answer of a lookup that read ``version`` and then ``row``."""
     return version, row, b"" if row is None else _look(row)
 
 

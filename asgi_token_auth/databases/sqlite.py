@@ -23,7 +23,7 @@ import aiosqlite
 
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Found, Parameters, Result, Row, Steps
-from asgi_token_auth.databases.rows import found
+from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.databases.trigrams import TrigramIndex
 from asgi_token_auth.errors import ConfigurationError, StorageError
@@ -339,7 +339,7 @@ class _SQLiteLookup:
                 rows = reader.cursor.execute(self._sql, {"id": row_id}).fetchall()
             finally:
                 reader.connection.text_factory = str
-        return found(version, rows[0] if rows else None)
+        return answer(version, rows[0] if rows else None)
 
     def _version(self, reader: _Reader) -> int:
         # Read to its end: an open statement would hold the snapshot, and the version with it.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from datasette.utils import sqlite_timelimit
 
 from asgi_token_auth.databases.protocol import Database, Dialect, Found, Parameters, Result, Steps
-from asgi_token_auth.databases.rows import found
+from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, repeated, run_here
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
@@ -149,4 +149,4 @@ class UncachedLookup:
     async def fetch(self, row_id: int) -> Found:
         """The row as it is now."""
         rows = (await self._database.query(self._sql, {"id": row_id}, timeout=1.0)).rows
-        return found(None, rows[0] if rows else None)
+        return answer(None, rows[0] if rows else None)

@@ -83,9 +83,10 @@ class ManagedTokens:
             if not self.store.ready:
                 await self.store.ensure_ready()
             found = await self._lookup.fetch(entry.token_id)
-            if found[2] != entry.look:
+            version, _, look = found
+            if look != entry.look:
                 return self._decide(credential, entry.token_id, entry.digest, found, entry.noted)
-            entry.version = found[0]
+            entry.version = version
         now = self.store.clock()
         if now >= entry.until:
             return await self._read(credential, entry)
@@ -109,6 +110,7 @@ class ManagedTokens:
         return self._decide(credential, token_id, digest, await self._lookup.fetch(token_id), noted)
 
     def _decide(self, credential: Credential, token_id: int, digest: bytes, found: Found, noted: float) -> Outcome:
+        """Remember a good token, forget a bad one, and answer."""
         now = self.store.clock()
         entry = self._judge(credential, digest, found, now)
         if not isinstance(entry, _Entry):

@@ -36,7 +36,7 @@ import postgres
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Found, Lookup
-from asgi_token_auth.databases.rows import found
+from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import ASGIApp
 from asgi_token_auth.token_table import DECIDING
@@ -78,7 +78,7 @@ class SelectEach:
     async def fetch(self, row_id: int) -> Found:
         """Take a connection from a pool and select the row."""
         row = await (await self.pool()).fetchrow(f"select {DECIDING} from {_TABLE} where id = $1", row_id)
-        return found(None, row)
+        return answer(None, row)
 
     async def pool(self) -> Any:
         """The pool, made by whoever asks first."""

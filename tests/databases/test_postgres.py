@@ -766,6 +766,7 @@ if child == 0:
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert verifies() == session
+# Nor does this one go on with what it has closed itself.
 loop.run_until_complete(store.close())
 assert verifies() != session
 loop.run_until_complete(store.close())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asgi_token_auth.databases.postgres.connections import KEPT_PATIENCE, say_goodbye
 from asgi_token_auth.databases.postgres.failures import ERRORS
 from asgi_token_auth.databases.protocol import Found
-from asgi_token_auth.databases.rows import found
+from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.shared_reads import SharedReads
 from asgi_token_auth.errors import StorageError
 
@@ -23,7 +23,7 @@ class PostgresLookup:
 
     def __init__(self, database: Postgres, table: str, columns: str) -> None:
         self._database = database
-        # Almost always the next one too, and so found without asking the pool, which is what keeps it.
+        # The one that was asked last, which where there is one event loop is the right one. Only the pool keeps it.
         self._latest: Callable[[], Reader | None] = lambda: None
         # The outer join answers even where there is no such row, so that every answer says who gave it. The ids come as
         # text because for an array asyncpg first asks the server what that is, in a query that finds the operators of
@@ -48,16 +48,16 @@ class PostgresLookup:
 
 
 class Reader:
-    """The connection of one event loop for one lookup."""
+    """The connection of one event loop for one query."""
 
     def __init__(self, database: Postgres, sql: str) -> None:
         self._database = database
         self._sql = sql
         self.connection: Any = None
         self.loop = asyncio.get_running_loop()
-        #: Whether it may be asked nothing more.
+        #: Set when its pool is closed or was left to the parent process: it may be asked nothing more.
         self.ended = False
-        self.reads: SharedReads[Found] = SharedReads(self._read, found(None, None))
+        self.reads: SharedReads[Found] = SharedReads(self._read, answer(None, None))
 
     async def _read(self, row_ids: Collection[int], deadline: float) -> Mapping[int, Found]:
         ids = f"{{{','.join(map(str, row_ids))}}}"
@@ -90,7 +90,7 @@ class Reader:
     def _found(self, rows: Sequence[Any]) -> Mapping[int, Found]:
         if rows[0][0] and not self._database.allow_stale_reads:
             raise self._database.is_standby()
-        return {row[1]: found(None, row[1:]) for row in rows if row[1] is not None}
+        return {row[1]: answer(None, row[1:]) for row in rows if row[1] is not None}
 
     def _drop(self) -> None:
         if self.connection is not None:
