@@ -40,7 +40,7 @@ class UsageLog:
     ) -> None:
         self._write = write
         self._at_end = at_end
-        self._closing = False
+        self._closing = self._writing = False
         self._interval = interval
         self._waiting: dict[int, tuple[int, str | None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -77,19 +77,30 @@ class UsageLog:
 
     async def close(self) -> None:
         """Stop waiting and write what there is."""
-        if self._task is not None and self._task.get_loop() is asyncio.get_running_loop():
+        task, self._task = self._task, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            # Cancelling does not stop a write in its thread, and the same would be written twice.
+            writing = self._writing
             self._closing = True
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._closing = False
-        self._task = None
+            try:
+                if not writing:
+                    task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            finally:
+                self._closing = False
+            if writing and self._failing:
+                return
         await self.flush()
 
     async def _later(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and not self._closing:
                 await asyncio.sleep(self._interval)
-                await self.flush()
+                self._writing = True
+                try:
+                    await self.flush()
+                finally:
+                    self._writing = False
         except asyncio.CancelledError:
             if self._closing:
                 raise

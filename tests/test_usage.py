@@ -63,6 +63,36 @@ async def test_uses_are_written_without_being_asked_for() -> None:
     assert writes.batches == [[(1, 1, None)]]
 
 
+@pytest.mark.parametrize(("failures", "written"), [((), [[(1, 1, None)]]), ((StorageError("locked"),), [])], ids=repr)
+async def test_a_close_waits_for_what_is_being_written_and_does_not_write_it_again(
+    failures: tuple[Exception, ...], written: list[list[Use]]
+) -> None:
+    writes = Writes(*failures)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(uses: Sequence[Use]) -> None:
+        started.set()
+        # As a transaction in its thread, which goes on when its caller is cancelled.
+        await asyncio.shield(asyncio.ensure_future(finish(uses)))
+
+    async def finish(uses: Sequence[Use]) -> None:
+        await go_on.wait()
+        await writes(uses)
+
+    log = UsageLog(write, interval=0)
+    log.note(1, 1)
+    await started.wait()
+    closing = asyncio.ensure_future(log.close())
+    # Each runs as far as it can before the write is let go on.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert writes.batches == written
+    assert writes.failures == []
+
+
 @pytest.mark.parametrize("error", [StorageError("locked"), OSError("io"), ValueError("bug")], ids=repr)
 async def test_what_cannot_be_written_is_kept_for_the_next_time(
     error: Exception, caplog: pytest.LogCaptureFixture

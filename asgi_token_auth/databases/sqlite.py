@@ -8,6 +8,7 @@ which stand in the path of every request, run on the event loop's own thread on 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -16,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
@@ -79,7 +80,7 @@ class SQLite:
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._lookups: list[_SQLiteLookup] = []
         self._writing = 0
-        self._ending: set[asyncio.Future[object]] = set()
+        self._ending: set[asyncio.Future[Any]] = set()
         watch(self)
 
     def __repr__(self) -> str:
@@ -107,19 +108,18 @@ class SQLite:
             if not _is_read_only(error):
                 raise self._failure(error) from error
         finally:
-            await connection.close()
+            await _closed(connection)
 
     async def close(self) -> None:
         """Close the kept connections."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.pop(loop, None)) is not None:
-            await pool.close()
+            pool.retire()
         for lookup in self._lookups:
             lookup.close()
-        if ending := [future for future in self._ending if future.get_loop() is loop]:
-            # Threads that report to an event loop that has ended die with a traceback.
-            await asyncio.wait(ending, timeout=_LOOKUP_PATIENCE)
+        ending = [future for future in self._ending if future.get_loop() is loop]
         self._ending.clear()
+        await _reported(ending, timeout=_LOOKUP_PATIENCE)
 
     def let_go(self, connection: aiosqlite.Connection) -> None:
         """Have a connection closed by its thread, without waiting for what it is doing."""
@@ -188,7 +188,7 @@ class SQLite:
         finally:
             self._writing -= 1
             steps.close()
-            await connection.close()
+            await _closed(connection)
 
     def qualified(self, table: str) -> str:
         """The name of ``table`` as statements must say it."""
@@ -232,9 +232,10 @@ class SQLite:
             connection.text_factory = _text
         except asyncio.CancelledError:
             # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
-            await asyncio.wait([opening])
+            with contextlib.suppress(asyncio.CancelledError):
+                await _reported([opening])
             if not opening.cancelled() and opening.exception() is None:
-                await connection.close()
+                await _closed(connection)
             raise
         except sqlite3.Error as error:
             # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
@@ -434,7 +435,7 @@ class _Pool:
         self._database.let_go(kept.connection)
 
     def retire(self) -> None:
-        """Let go without waiting: its event loop may have ended."""
+        """Let go of all without waiting: its event loop may have ended."""
         self._closed = True
         self.abandon()
 
@@ -442,14 +443,35 @@ class _Pool:
         while self._idle:
             self._database.let_go(self._idle.pop().connection)
 
-    async def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            await self._idle.pop().connection.close()
-
 
 async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
     return await connection
+
+
+async def _closed(connection: aiosqlite.Connection) -> None:
+    """Close ``connection`` and wait for its thread."""
+    if (future := connection.stop()) is not None:
+        await _reported([future])
+        future.result()
+
+
+async def _reported(threads: Sequence[asyncio.Future[Any]], *, timeout: float | None = None) -> None:
+    """Wait until all these threads have reported, and only then give way to a cancellation.
+
+    A thread that reports to an event loop that has ended dies with a traceback.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := [thread for thread in threads if not thread.done()]:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        try:
+            await asyncio.wait(waiting, timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _switch_to_wal(connection: aiosqlite.Connection) -> None:

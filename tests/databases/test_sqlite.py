@@ -9,12 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from asgi import SECRET, App, ask, bearer, http, status_of
 
@@ -233,6 +236,45 @@ async def test_clients_that_hang_up_use_up_no_connection(database: SQLite) -> No
     await asyncio.gather(*tasks, return_exceptions=True)
     results = await asyncio.gather(*(database.query("select 1", {}) for _ in range(8)))
     assert len(results) == 8
+
+
+@pytest.mark.parametrize("act", ["open", "transaction", "close"])
+def test_a_loop_that_ends_while_a_connection_closes_waits_for_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    database = SQLite(tmp_path / "t.db")
+    ended = threading.Event()
+    task: asyncio.Future[None] | None = None
+    stop = aiosqlite.Connection.stop
+
+    def stop_late(connection: aiosqlite.Connection) -> asyncio.Future[Any] | None:
+        # Its thread gets to it only after a cancelled caller would have left, and the loop would have ended.
+        connection._tx.put_nowait((None, partial(ended.wait, 0.2)))
+        if task is not None:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        return stop(connection)
+
+    async def main() -> None:
+        nonlocal task
+        await database.open()
+        if act == "close":
+            await database.query("select 1", {})
+        monkeypatch.setattr(aiosqlite.Connection, "stop", stop_late)
+        doing: dict[str, Callable[[], Awaitable[None]]] = {
+            "open": database.open,
+            "transaction": partial(database.run_many, "create table t (id)", [{}]),
+            "close": database.close,
+        }
+        # The write goes on in a task of its own when its caller is cancelled. The end of the loop cancels that.
+        task = asyncio.ensure_future(doing[act]())
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    ended.set()
+    # A thread that reports to a loop that has ended dies, which fails this test.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(10)
 
 
 # Traps, by their numbers in the notes on performance
