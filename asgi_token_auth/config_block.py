@@ -1,0 +1,234 @@
+"""The configuration block, checked to the last key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from asgi_token_auth.authentication import Actor
+from asgi_token_auth.bearer import QueryParameter
+from asgi_token_auth.config_values import kind_of, resolve
+from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.sources.static import check_token, checked_actor
+from asgi_token_auth.tokens import SecretInput, SigningSecrets
+
+#: The actions that people may be allowed.
+ACTIONS: Final = ("auth-tokens-create", "auth-tokens-view-all", "auth-tokens-revoke-all", "manage-secrets")
+
+_KEYS: Final = (
+    "tokens",
+    "param",
+    "query",
+    "manage_tokens",
+    "manage_tokens_database",
+    "secret",
+    "permissions",
+    "signed_tokens",
+    "max_signed_tokens_ttl",
+    "required",
+    "unknown",
+    "realm",
+    "hide_credentials",
+    "max_expires_after",
+    "tokens_may_manage_tokens",
+    "scopes",
+    "expose_token_tables",
+    "secrets",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration block in which every value has been checked."""
+
+    tokens: Mapping[str, Actor] = field(default_factory=dict, repr=False)
+    param: str | None = None
+    query_sql: str | None = None
+    query_database: str | None = None
+    manage_tokens: bool = False
+    manage_tokens_database: str | None = None
+    secret: SecretInput | None = field(default=None, repr=False)
+    permissions: Mapping[str, Any] | None = None
+    signed_tokens: bool | None = None
+    max_signed_tokens_ttl: int | None = None
+    required: bool = False
+    unknown: Literal["reject", "pass"] = "reject"
+    realm: str = "api"
+    hide_credentials: bool = True
+    max_expires_after: int | None = None
+    tokens_may_manage_tokens: bool = False
+    scopes: Mapping[str, str] = field(default_factory=dict)
+    expose_token_tables: bool = False
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    secrets_database: str | None = None
+
+
+def read_configuration(block: object) -> Configuration:
+    """Check a block and resolve its ``$env`` and ``$file`` values.
+
+    Raises:
+        ConfigurationError: naming the key and the mend.
+    """
+    if not isinstance(block, Mapping):
+        raise ConfigurationError("The configuration must be an object of keys and values.")
+    for key in block:
+        if key not in _KEYS:
+            close = difflib.get_close_matches(str(key), _KEYS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_KEYS)}."
+            raise ConfigurationError(f"{key}: there is no such key; {hint}")
+    read = _Reader(block)
+    query = read.value("query", dict, "an object with sql and database") or {}
+    _only(query, ("sql", "database"), "query")
+    if "query" in block and (not isinstance(query.get("sql"), str) or not query["sql"].strip()):
+        raise ConfigurationError("query.sql: give the SELECT as a string.")
+    if not isinstance(query.get("database"), (str, type(None))):
+        raise ConfigurationError("query.database: give the name of a database as a string.")
+    secrets = read.value("secrets", dict, "an object with encryption_key and database") or {}
+    _only(secrets, ("encryption_key", "encryption-key", "database"), "secrets")
+    if "secrets" in block and ("encryption_key" in secrets) == ("encryption-key" in secrets):
+        raise ConfigurationError("secrets.encryption_key: give one key, or a list of keys with the newest last.")
+    if not isinstance(secrets.get("database"), (str, type(None))):
+        raise ConfigurationError("secrets.database: give the name of a database as a string.")
+    manage = read.flag("manage_tokens", False)
+    database = read.value("manage_tokens_database", str, "the name of a database")
+    if database is not None and not manage:
+        raise ConfigurationError(
+            "manage_tokens_database: has no effect without manage_tokens; set manage_tokens: true."
+        )
+    parameter = read.value("param", str, "the name of a query parameter")
+    if parameter is not None:
+        try:
+            QueryParameter(parameter)
+        except ConfigurationError as error:
+            raise ConfigurationError(str(error).replace("parameter:", "param:", 1)) from error
+    unknown = read.value("unknown", str, '"reject" or "pass"') or "reject"
+    if unknown not in ("reject", "pass"):
+        raise ConfigurationError('unknown: must be "reject" or "pass".')
+    signed = read.flag("signed_tokens", None)
+    ttl = read.seconds("max_signed_tokens_ttl")
+    if ttl is not None and signed is False:
+        raise ConfigurationError("max_signed_tokens_ttl: has no effect with signed_tokens: false; remove one of them.")
+    configuration = Configuration(
+        tokens=_tokens(read.value("tokens", list, "a list of objects with token and actor")),
+        param=parameter,
+        query_sql=query.get("sql"),
+        query_database=query.get("database"),
+        manage_tokens=bool(manage),
+        manage_tokens_database=database,
+        secret=_secret(read.value("secret", (str, list), "a string or a list of strings, newest last")),
+        permissions=_permissions(read.value("permissions", dict, "an object of actions and allow blocks")),
+        signed_tokens=signed,
+        max_signed_tokens_ttl=ttl,
+        required=bool(read.flag("required", False)),
+        unknown="pass" if unknown == "pass" else "reject",
+        realm=read.value("realm", str, "printable text") or "api",
+        hide_credentials=bool(read.flag("hide_credentials", True)),
+        max_expires_after=read.seconds("max_expires_after"),
+        tokens_may_manage_tokens=bool(read.flag("tokens_may_manage_tokens", False)),
+        scopes=_scopes(read.value("scopes", (list, dict), "a list of names, or an object of names and descriptions")),
+        expose_token_tables=bool(read.flag("expose_token_tables", False)),
+        encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))) if secrets else (),
+        secrets_database=secrets.get("database"),
+    )
+    if not manage:
+        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
+            if key in block:
+                raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
+        if "permissions" in block and not secrets:
+            raise ConfigurationError(
+                "permissions: has no effect without manage_tokens or secrets; set manage_tokens: true."
+            )
+    return configuration
+
+
+class _Reader:
+    """Values of one block by key and type."""
+
+    def __init__(self, block: Mapping[str, Any]) -> None:
+        self._block = block
+
+    def value(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
+        if key not in self._block:
+            return None
+        try:
+            value = resolve(self._block[key], key)
+        except RecursionError as error:
+            raise ConfigurationError(f"{key}: is nested too deeply.") from error
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigurationError(f"{key}: must be {what}, not {kind_of(value)}.")
+        if value == "":
+            raise ConfigurationError(f"{key}: is empty; give {what} or remove the key.")
+        return value
+
+    def flag(self, key: str, default: bool | None) -> bool | None:
+        value = self.value(key, bool, "true or false")
+        return default if value is None else bool(value)
+
+    def seconds(self, key: str) -> int | None:
+        value = self.value(key, int, "a whole number of seconds")
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{key}: must be 1 second or more; remove the key for no limit.")
+        return None if value is None else int(value)
+
+
+def _tokens(entries: list[Any] | None) -> dict[str, Actor]:
+    tokens: dict[str, Actor] = {}
+    for number, entry in enumerate(entries or (), start=1):
+        where = f"tokens: number {number}"
+        if not isinstance(entry, dict) or not {"token", "actor"} >= set(entry):
+            raise ConfigurationError(f"{where} must be an object with token and actor and nothing else.")
+        if "token" not in entry:
+            raise ConfigurationError(f"{where} has no token; add one.")
+        token = entry["token"]
+        check_token(token, where)
+        actor = checked_actor(entry.get("actor"), where)
+        if token in tokens and tokens[token] != actor:
+            raise ConfigurationError(f"{where} repeats the token of another entry with another actor; remove one.")
+        tokens[token] = actor
+    if entries is not None and not entries:
+        raise ConfigurationError("tokens: is empty; add a token or remove the key.")
+    return tokens
+
+
+def _secret(value: Any) -> SecretInput | None:
+    return None if value is None else SigningSecrets.of(value)
+
+
+def _permissions(value: dict[str, Any] | None) -> Mapping[str, Any] | None:
+    for action, allow in (value or {}).items():
+        if action not in ACTIONS:
+            raise ConfigurationError(f"permissions.{action}: there is no such action; they are {', '.join(ACTIONS)}.")
+        if not isinstance(allow, (bool, dict)):
+            raise ConfigurationError(
+                f'permissions.{action}: must be true, false or an object such as {{"id": ["alice", "bob"]}}.'
+            )
+    return value
+
+
+def _scopes(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    listed = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    named = dict.fromkeys(value, "") if listed else value
+    if not isinstance(named, dict) or not all(
+        isinstance(name, str) and name and isinstance(description, str) for name, description in named.items()
+    ):
+        raise ConfigurationError("scopes: must be a list of names, or an object of names and descriptions.")
+    return named
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    keys = [value] if isinstance(value, str) else value
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
+        raise ConfigurationError("secrets.encryption_key: must be a string or a list of strings, newest last.")
+    if not keys:
+        raise ConfigurationError("secrets.encryption_key: is an empty list; give one key, or remove secrets.")
+    return tuple(keys)
+
+
+def _only(value: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in value:
+        if key not in keys:
+            raise ConfigurationError(f"{where}.{key}: there is no such key; use {', '.join(keys)}.")
