@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asgi_token_auth.config import from_config, secret_store_of
     from asgi_token_auth.errors import (
         ConfigurationError,
+        EditConflict,
         InvalidInput,
         SecretNotFound,
         SecretUnreadable,
@@ -46,6 +47,7 @@ __all__ = [
     "Authenticated",
     "ConfigurationError",
     "Credential",
+    "EditConflict",
     "Family",
     "InvalidInput",
     "IssuedToken",
@@ -98,6 +100,7 @@ _PLACES = {
     ),
     "errors": (
         "ConfigurationError",
+        "EditConflict",
         "InvalidInput",
         "SecretNotFound",
         "SecretUnreadable",

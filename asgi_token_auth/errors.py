@@ -18,6 +18,10 @@ class InvalidInput(TokenAuthError, ValueError):
     """An argument of a single call (an expiry, a description, an actor id) is refused; nothing was changed."""
 
 
+class EditConflict(TokenAuthError):
+    """The token has changed since it was read, and the edit was to be of what was read; nothing was changed."""
+
+
 class TokenNotFound(TokenAuthError, LookupError):
     """No token with this id belongs to this owner. Other people's tokens are reported the same way."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ class TokenRecord:
     parent_id: int | None
     #: Until when the text before the last rotation works, if it still may.
     previous_until: int | None
+
+    @property
+    def version(self) -> str:
+        """What an edit may change, as 16 hexadecimal digits that are others once it has changed."""
+        restrictions = None if self.restrictions is None else self.restrictions.to_wire()
+        changeable = json.dumps([self.description, self.expires_at, restrictions])
+        return hashlib.blake2b(changeable.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from asgi_token_auth import copying
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
-from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.errors import ConfigurationError, EditConflict, InvalidInput, StorageError, TokenNotFound
 from asgi_token_auth.listing import TokenList
 from asgi_token_auth.migrations import Migration, pending
 from asgi_token_auth.records import (
@@ -250,13 +250,17 @@ class TokenStore(TableStore):
         description: str | Keep | None = KEEP,
         expires_after: float | timedelta | Keep | None = KEEP,
         restrictions: Restrictions | Keep | None = KEEP,
+        version: str | None = None,
     ) -> TokenRecord:
         """Change an active token. What it loses, the tokens created through it lose in the same transaction.
 
         Args:
             expires_after: seconds from now, or a ``timedelta``; ``None``: never.
+            version: of the record that the change was made for, which must still be as it was. ``None``: whatever
+                the token has become.
 
         Raises:
+            EditConflict: ``version`` was given, and what an edit may change is not as it was any more.
             InvalidInput: an argument is unusable, reaches beyond the token's parent, or the token has ended.
             TokenNotFound: ``owner`` has no such token.
             StorageError: nothing was changed.
@@ -272,7 +276,7 @@ class TokenStore(TableStore):
             changes["expires_at"] = None if seconds is None else now + seconds
         if not isinstance(restrictions, Keep):
             changes["permissions"] = permissions_text(restrictions)
-        return self._record(await self._transaction(self._edit(token_id, owner, by, now, changes)))
+        return self._record(await self._transaction(self._edit(token_id, owner, by, now, changes, version)))
 
     async def rotate(
         self,
@@ -458,8 +462,20 @@ class TokenStore(TableStore):
         rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
         return rows[0]
 
-    def _edit(self, token_id: int, owner: Owner, by: str | None, now: int, changes: dict[str, Any]) -> Steps[Row]:
+    def _edit(
+        self,
+        token_id: int,
+        owner: Owner,
+        by: str | None,
+        now: int,
+        changes: dict[str, Any],
+        version: str | None,
+    ) -> Steps[Row]:
         token = yield from self._active(token_id, owner, now)
+        if version is not None:
+            rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
+            if self._record(rows[0]).version != version:
+                raise EditConflict("This token has been changed meanwhile; nothing was saved. Look at what it is now.")
         rows = yield f"select description, parent_id from {self._table} where id = :id", {"id": token_id}
         description, parent = rows[0]
         before = {

@@ -83,6 +83,7 @@ def record_json(token: TokenRecord) -> dict[str, Any]:
         "ended_at": exact(token.ended_at),
         "parent_id": token.parent_id,
         "previous_until": exact(token.previous_until),
+        "version": token.version,
     }
 
 

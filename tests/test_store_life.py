@@ -20,6 +20,7 @@ from asgi_token_auth import (
     Authenticated,
     ConfigurationError,
     Credential,
+    EditConflict,
     InvalidInput,
     ManagedTokens,
     Rejected,
@@ -367,6 +368,41 @@ async def test_an_edit_that_changes_nothing_leaves_no_event(store: TokenStore) -
     await store.edit(token_id, owner="ann")
     await store.edit(token_id, owner="ann", description="x", restrictions=only(VT), expires_after=None)
     assert everything(store) == before
+
+
+async def test_an_edit_of_what_has_changed_meanwhile_is_refused(store: TokenStore) -> None:
+    token_id = await issue(store, description="x", restrictions=only(VT, IR), expires_after=100)
+    read = await store.get(token_id, owner="ann")
+    changes: list[dict[str, Any]] = [{"restrictions": only(VT)}, {"description": "y"}, {"expires_after": 50}]
+    for change in changes:
+        seen = (await store.get(token_id, owner="ann")).version
+        assert (await store.edit(token_id, owner="ann", version=seen, **change)).version != seen
+        before = everything(store)
+        for version in (read.version, seen, "", "0" * 16):
+            with pytest.raises(EditConflict):
+                await store.edit(token_id, owner="ann", description="z", version=version)
+        assert everything(store) == before
+    # What was there at first is there again, so it is what was read.
+    await store.edit(token_id, owner="ann", description="x", expires_after=100, restrictions=only(VT, IR))
+    assert (await store.edit(token_id, owner="ann", version=read.version, description="z")).description == "z"
+
+
+async def test_neither_use_nor_rotation_stands_in_the_way_of_an_edit(store: TokenStore, clock: Clock) -> None:
+    issued = await store.issue("ann", expires_after=100)
+    await ManagedTokens(store).authenticate(Credential(issued.token))
+    await store.flush()
+    clock.now += 10
+    await store.rotate(issued.record.id, owner="ann", grace=60)
+    edited = await store.edit(issued.record.id, owner="ann", version=issued.record.version, description="x")
+    assert edited.description == "x"
+
+
+async def test_a_token_that_was_narrowed_with_its_parent_has_changed(store: TokenStore) -> None:
+    parent = await issue(store)
+    child = (await store.issue("ann", parent=parent, restrictions=only(VT, IR))).record
+    await store.edit(parent, owner="ann", restrictions=only(VT))
+    with pytest.raises(EditConflict):
+        await store.edit(child.id, owner="ann", description="x", version=child.version)
 
 
 async def test_an_edited_token_is_judged_anew_at_its_next_request(store: TokenStore, clock: Clock) -> None:

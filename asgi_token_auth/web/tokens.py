@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import InvalidInput
+from asgi_token_auth.errors import EditConflict, InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
 from asgi_token_auth.records import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.store import TokenStore
@@ -195,13 +195,19 @@ class TokenPages:
         if not visit.posts:
             if visit.as_json:
                 return json_answer({"ok": True, "details": _as_json(token)})
-            typed = {"description": token.description or "", "expire_type": "keep", **to_fields(token.restrictions)}
+            typed = {
+                "description": token.description or "",
+                "expire_type": "keep",
+                "version": token.version,
+                **to_fields(token.restrictions),
+            }
             form = TokenForm(typed=typed)
             if token.status != "active":
                 raise Refused(400, f"This token is {token.status}; only an active one can be changed.")
             return await self._edit_page(visit, token, choices, form)
+        sent = await visit.body()
+        version = _version(sent)
         if visit.as_json:
-            sent = await visit.body()
             form = read_json(
                 {"expires_after": None, **sent},
                 choices,
@@ -213,17 +219,16 @@ class TokenPages:
                 name: getattr(form, name) for name in ("description", "expires_after", "restrictions") if name in sent
             }
         else:
-            fields = await visit.body()
-            keeps = fields.get("expire_type") == "keep"
+            keeps = sent.get("expire_type") == "keep"
             form = read_form(
-                {**fields, "expire_type": ""} if keeps else fields,
+                {**sent, "expire_type": ""} if keeps else sent,
                 choices,
                 max_expires_after=None if keeps else limit,
             )
-            form.typed = fields
+            form.typed = sent if version is None else {**sent, "version": version}
             changes = {"description": form.description}
             # A form without that question is no wish to lift the limits.
-            if "limit" in fields or form.restrictions is not None:
+            if "limit" in sent or form.restrictions is not None:
                 changes["restrictions"] = form.restrictions
             if not keeps:
                 changes["expires_after"] = form.expires_after
@@ -231,9 +236,17 @@ class TokenPages:
             try:
                 if "restrictions" in changes:
                     check_within(visitor, form.restrictions)
-                record = await self._store.edit(token.id, owner=visitor.own, by=visitor.id, **changes)
+                record = await self._store.edit(token.id, owner=visitor.own, by=visitor.id, version=version, **changes)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
+            except EditConflict as error:
+                if visit.as_json:
+                    raise Refused(409, str(error)) from error
+                token = await self._visitors.look_up_own(visitor, token.id)
+                # Whoever saves again has seen what it is now.
+                form.typed = {**form.typed, "version": token.version}
+                choices = choices.including(token.restrictions)
+                return await self._edit_page(visit, token, choices, form, status=409)
             else:
                 return (
                     json_answer({"ok": True, "details": _as_json(record)})
@@ -321,6 +334,7 @@ class TokenPages:
             form=form,
             choices=choices,
             limit=self._limit,
+            conflict=status == 409,
         )
 
     async def _shown(self, visit: Visit, issued: IssuedToken, *, grace: int = 0, rotated: bool = False) -> Response:
@@ -372,6 +386,16 @@ def _ends_all_of(visitor: Visitor, page: Page, query: Mapping[str, str]) -> str 
 
 def _known(choices: Choices) -> set[str]:
     return {*choices.known, *choices.everywhere, *choices.per_database, *choices.per_resource}
+
+
+def _version(sent: dict[str, Any]) -> str | None:
+    """What was sent as the version of the token that the change was made for, taken out of ``sent``."""
+    if "version" not in sent:
+        return None
+    version = sent.pop("version")
+    if not isinstance(version, str):
+        raise Refused(400, "version must be the text that came with the token.")
+    return version
 
 
 def _whole(query: Mapping[str, str], name: str) -> int | None:

@@ -24,6 +24,7 @@ RECORD = {
     "ended_at",
     "parent_id",
     "previous_until",
+    "version",
 }
 
 
@@ -125,6 +126,7 @@ BAD: dict[str, tuple[str, bytes, str | None, int]] = {
     "grace null": ("/1.json", b'{"rotate": true, "grace": null}', "application/json", 400),
     "grace true": ("/1.json", b'{"rotate": true, "grace": true}', "application/json", 400),
     "grace too long": ("/1.json", b'{"rotate": true, "grace": 99999999}', "application/json", 400),
+    "edit a version that is none": ("/1/edit.json", b'{"version": null}', "application/json", 400),
     "edit an unknown field": ("/1/edit.json", b'{"status": "active"}', "application/json", 400),
     "edit the actor": ("/1/edit.json", b'{"actor_id": "root"}', "application/json", 400),
     "edit an expiry": ("/1/edit.json", b'{"expires_after": 0}', "application/json", 400),

@@ -45,6 +45,13 @@ async def get(site: Site, path: str = "", actor_id: str = "ann") -> Any:
     return await site.client.get(PATH + path, headers=site.user(actor_id))
 
 
+def hidden(answer: Any) -> dict[str, str]:
+    """The version of the token in the form."""
+    found = re.findall(r'<input type="hidden" name="version" value="([0-9a-f]+)">', answer.text)
+    assert len(found) == 1
+    return {"version": found[0]}
+
+
 def error_of(answer: Any) -> str:
     """The sentence in the page."""
     found = re.search(r'class="[^"]*message-error[^"]*"[^>]*>(.*?)</', answer.text, re.DOTALL)
@@ -429,6 +436,49 @@ async def test_editing_a_description_takes_and_gives_no_right(tmp_path: Path, ki
         lifted = {"description": "y", "expire_type": "keep", "limit": "all"}
         assert (await post(site, "/1/edit", lifted)).status_code == 302
         assert (await site.store.get(1, owner="ann")).restrictions is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_form_that_was_opened_before_a_change_undoes_it_only_on_purpose(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        await site.store.issue("ann", description="<old>")
+        opened = hidden(await get(site, "/1/edit"))
+        await site.store.edit(1, owner="ann", description="<new>", restrictions=Restrictions(all=(site.action,)))
+        before = site.rows()
+        typed = {"description": "<mine>", "expire_type": "keep", "limit": "all"}
+        answer = await post(site, "/1/edit", {**typed, **opened})
+        assert answer.status_code == 409
+        assert site.rows() == before
+        said = answer.text
+        assert "changed since you opened the form" in said
+        # What it is now, and what was typed, which the form still holds.
+        assert "&lt;new&gt;" in said
+        assert 'value="&lt;mine&gt;"' in said
+        assert site.action in said
+        # A mistake does not make the form any newer.
+        wrong = await post(site, "/1/edit", {**typed, **opened, "limit": "only"})
+        assert (wrong.status_code, hidden(wrong)) == (400, opened)
+        assert site.rows() == before
+        assert (await post(site, "/1/edit", {**typed, **hidden(answer)})).status_code == 302
+        record = await site.store.get(1, owner="ann")
+        assert (record.description, record.restrictions) == ("<mine>", None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_script_may_say_which_version_it_changes(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        await site.store.issue("ann")
+
+        async def edit(**fields: object) -> httpx.Response:
+            return await site.client.post(f"{PATH}/1/edit.json", headers=site.user("ann"), json=fields)
+
+        version = (await get(site, "/1.json")).json()["details"]["version"]
+        assert (await edit(version=version, description="x")).status_code == 200
+        before = site.rows()
+        answer = await edit(version=version, description="y")
+        assert (answer.status_code, answer.json()["ok"], answer.json()["status"]) == (409, False, 409)
+        assert site.rows() == before
+        assert (await edit(description="y")).status_code == 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
