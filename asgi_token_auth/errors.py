@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class TokenAuthError(Exception):
     """Base class of every exception here. Never raised itself."""
@@ -43,3 +45,14 @@ class ValueRefused(StorageError):
 
 class SecretUnreadable(StorageError):
     """A secret is stored but cannot be decrypted. The message names it and what to do."""
+
+
+def for_the_log(error: BaseException) -> str:
+    """``error`` as a log may have it: our own sentences whole, of anything else its kind and where it came from.
+
+    What others write into an exception may quote what they were given, a token for one.
+    """
+    if isinstance(error, (StorageError, ConfigurationError)):
+        return str(error)
+    frames = [f"{frame.f_globals.get('__name__')}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    return f"{type(error).__name__}, raised at {' < '.join(frames[:-4:-1])}" if frames else type(error).__name__

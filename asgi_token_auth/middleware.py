@@ -32,7 +32,7 @@ from asgi_token_auth.bearer import (
     insufficient_scope,
     invalid_request,
 )
-from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
 
 logger = logging.getLogger("asgi_token_auth")
@@ -194,8 +194,7 @@ class TokenAuthMiddleware:
             outcome = await authenticate(self._chain, credential)
         except Exception as error:
             # A fault, whatever it is, says nothing about the token: neither "good" nor "bad" may follow from it.
-            detail = str(error) if isinstance(error, (StorageError, ConfigurationError)) else type(error).__name__
-            await self._cannot_tell(detail, scope, send)
+            await self._cannot_tell(for_the_log(error), scope, send)
             return
         if not isinstance(outcome, Authenticated):
             await self._not_accepted(outcome, scope, receive, send)
@@ -268,7 +267,7 @@ class TokenAuthMiddleware:
             try:
                 known = self._signed_in is not None and await self._signed_in(scope)
             except Exception as error:
-                logger.error("signed_in failed: %s", type(error).__name__)
+                logger.error("signed_in failed: %s", for_the_log(error))
                 await self._refuse(UNAVAILABLE, scope, send)
                 return
             if not known:

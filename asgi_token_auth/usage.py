@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from asgi_token_auth.errors import StorageError
+from asgi_token_auth.errors import for_the_log
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -66,8 +66,7 @@ class UsageLog:
             except Exception as error:
                 # Whatever it is: nobody's request, and no other part of a shutdown, may fail because of it.
                 if not self._failing:
-                    detail = str(error) if isinstance(error, StorageError) else type(error).__name__
-                    logger.warning("last used times cannot be written for now: %s", detail)
+                    logger.warning("last used times cannot be written for now: %s", for_the_log(error))
                 self._failing = True
                 return
             self._failing = False

@@ -597,6 +597,21 @@ class Odd(Exception):
     pass
 
 
+async def test_an_unexpected_fault_is_logged_with_its_place_and_without_its_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def find(token: str) -> None:
+        raise KeyError(token)
+
+    events: list[TokenEvent] = []
+    wrapped = TokenAuthMiddleware(App(), sources=[find], on_event=events.append)
+    assert (await ask(wrapped, http([bearer("a-token-of-somebody")]))).status == 503
+    line = find.__code__.co_firstlineno + 1
+    for said in (caplog.text, str(events[0].reason)):
+        assert f"KeyError, raised at {__name__}:{line} < asgi_token_auth.authentication:" in said
+        assert "a-token-of-somebody" not in said
+
+
 @pytest.mark.parametrize(
     "error",
     [StorageError("x"), ConfigurationError("x"), OSError(5, "io"), ValueError("x"), KeyError("x"), TimeoutError(),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from asgi_token_auth.errors import StorageError
+from asgi_token_auth.errors import StorageError, for_the_log
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.web.forms import Choices
 from asgi_token_auth.web.permissions import matches
@@ -125,7 +125,7 @@ class AnyApp:
             try:
                 actor = await self._signed_in(scope)
             except Exception as error:
-                raise StorageError(f"signed_in failed: {type(error).__name__}") from error
+                raise StorageError(f"signed_in failed: {for_the_log(error)}") from error
         return actor if isinstance(actor, Mapping) and actor else None
 
     async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:

@@ -295,7 +295,9 @@ def test_edit_changes_what_is_named_and_nothing_else(terminal: Terminal) -> None
     create(terminal, "alice", "--description", "old", "-a", "view-instance")
     before = terminal.quick("tokens", "show", "1", "--json").json
     after = terminal.run("tokens", "edit", "1", "--description", "new", "--json").json
-    assert after == {**{name: before[name] for name in after}, "description": "new"}
+    changed = {"description": "new", "version": after["version"]}
+    assert after == {**{name: before[name] for name in after}, **changed}
+    assert after["version"] != before["version"]
     edited = terminal.run("tokens", "edit", "1", "-e", "1d", "-a", "view-table", "--json").json
     assert edited["restrictions"] == {"a": ["view-table"]}
     assert edited["expires_at"] < before["expires_at"]
