@@ -222,6 +222,10 @@ def every_page(page: Page, site: Site) -> Iterator[str]:
     yield "details, another's"
     visit("/4/edit")
     yield "edit"
+    page.locator("input[name=version]").evaluate("input => input.value = 'of another time'")
+    button(page, "Save").click()
+    page.get_by_role("alert").wait_for()
+    yield "edit, changed meanwhile"
     visit("/create", "linus")
     yield "403"
     visit("/999999")
@@ -261,7 +265,7 @@ def test_every_page_is_fit_for_everybody(site: Site, new_page: NewPage, screen: 
             if violation["impact"] in ("serious", "critical"):
                 found.append(f"{name}: {violation['help']}: {violation['nodes'][0]['html'][:200]}")
     assert found == []
-    assert seen >= 17
+    assert seen >= 18
 
 
 def contrast(first: str, second: str) -> float:
@@ -379,6 +383,26 @@ def test_hundreds_of_tables_leave_a_short_form(new_page: NewPage, tmp_path: Path
         button(page, "Create token").click()
         heading(page, "Your new API token")
         assert row(page, "May do").inner_text().split() == ["Table:", "plants/survey_2299", "view-table"]
+
+
+def test_a_form_that_was_open_during_a_change_shows_both_and_lets_decide(site: Site, new_page: NewPage) -> None:
+    page, other = new_page(), new_page()
+    page.goto(site.url("/create"))
+    button(page, "Create token").click()
+    heading(page, "Your new API token")
+    page.goto(site.url())
+    address = page.locator("tr.token-active a").first.get_attribute("href")
+    for tab, typed in ((page, "Typed first"), (other, "Saved first")):
+        tab.goto(f"{site.address}{address}/edit")
+        field(tab, "description").fill(typed)
+    button(other, "Save").click()
+    heading(other, "Saved first")
+    button(page, "Save").click()
+    page.locator("[role=alert]", has_text="Nothing was saved").wait_for()
+    assert row(page, "Description").inner_text().strip() == "Saved first"
+    assert field(page, "description").input_value() == "Typed first"
+    button(page, "Save").click()
+    heading(page, "Typed first")
 
 
 def test_all_tokens_of_an_owner_are_ended_at_once(site: Site, new_page: NewPage) -> None:
