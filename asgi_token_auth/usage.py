@@ -72,7 +72,7 @@ class UsageLog:
             self._failing = False
             for row_id, when, by in batch:
                 if self._waiting.get(row_id) == (when, by):
-                    del self._waiting[row_id]
+                    self._waiting.pop(row_id, None)
 
     async def close(self) -> None:
         """Stop waiting and write what there is."""

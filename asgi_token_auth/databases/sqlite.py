@@ -217,7 +217,9 @@ class SQLite:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
             for ended in [other for other in list(self._pools) if other.is_closed()]:
-                self._pools.pop(ended).retire()
+                # Another thread may have found it too.
+                if (found := self._pools.pop(ended, None)) is not None:
+                    found.retire()
             pool = self._pools[loop] = _Pool(self)
         return pool
 

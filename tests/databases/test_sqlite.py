@@ -238,6 +238,18 @@ async def test_clients_that_hang_up_use_up_no_connection(database: SQLite) -> No
     assert len(results) == 8
 
 
+async def test_two_threads_that_find_the_same_ended_loop_both_go_on(database: SQLite) -> None:
+    class Ended:
+        def is_closed(self) -> bool:
+            # As another thread does it between the look and the deed.
+            database._pools.pop(ended)
+            return True
+
+    ended: Any = Ended()
+    database._pools[ended] = sqlite._Pool(database)
+    assert (await database.query("select 1", {})).rows == [(1,)]
+
+
 @pytest.mark.parametrize("act", ["open", "transaction", "close"])
 def test_a_loop_that_ends_while_a_connection_closes_waits_for_its_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
