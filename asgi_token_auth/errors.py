@@ -21,7 +21,7 @@ class InvalidInput(TokenAuthError, ValueError):
 
 
 class EditConflict(TokenAuthError):
-    """The token has changed since it was read, and the edit was to be of what was read; nothing was changed."""
+    """The edit named the version of the token that it was made for, which it is no longer; nothing was changed."""
 
 
 class TokenNotFound(TokenAuthError, LookupError):

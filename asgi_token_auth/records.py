@@ -79,7 +79,7 @@ class TokenRecord:
 
     @property
     def version(self) -> str:
-        """What an edit may change, as 16 hexadecimal digits that are others once it has changed."""
+        """16 hexadecimal digits that stand for all that an edit may change, and change with it."""
         restrictions = None if self.restrictions is None else self.restrictions.to_wire()
         changeable = json.dumps([self.description, self.expires_at, restrictions])
         return hashlib.blake2b(changeable.encode(), digest_size=8).hexdigest()
