@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from asgi_token_auth import Secret, from_config, secret_store_of
 from asgi_token_auth.authentication import Authenticated, Credential, Source
-from asgi_token_auth.config import build_sources
-from asgi_token_auth.config_block import Configuration, read_configuration
-from asgi_token_auth.config_values import MAX_CONFIG_FILE, MAX_SECRET_FILE
+from asgi_token_auth.config.assembly import build_sources
+from asgi_token_auth.config.block import Configuration, read_configuration
+from asgi_token_auth.config.values import MAX_CONFIG_FILE, MAX_SECRET_FILE
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.encryption import generate_key

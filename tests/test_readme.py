@@ -17,7 +17,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from asgi_token_auth import config_block
+from asgi_token_auth.config import block
 from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
 
@@ -96,7 +96,7 @@ def test_every_key_that_the_readme_lists_is_read() -> None:
     assert len(listed) >= 12
     for key in listed:
         with pytest.raises(ConfigurationError) as refused:
-            config_block.read_configuration({key: object()})
+            block.read_configuration({key: object()})
         assert "there is no such key" not in str(refused.value)
 
 
@@ -107,7 +107,7 @@ def test_every_setting_that_works_is_in_the_readme() -> None:
         "encryption_keys": "secrets",
         "secrets_database": "secrets",
     }
-    for field in fields(config_block.Configuration):
+    for field in fields(block.Configuration):
         assert f"`{flattened.get(field.name, field.name)}`" in README
 
 

@@ -23,9 +23,9 @@ from asgi_token_auth.cli.inputs import (
 )
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
-from asgi_token_auth.config import from_config
-from asgi_token_auth.config_block import Configuration, read_configuration
-from asgi_token_auth.config_values import read_file
+from asgi_token_auth.config.assembly import from_config
+from asgi_token_auth.config.block import Configuration, read_configuration
+from asgi_token_auth.config.values import read_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secret_store import SecretStore

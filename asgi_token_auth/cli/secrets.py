@@ -29,7 +29,7 @@ from asgi_token_auth.cli.output import note as say
 from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import when
-from asgi_token_auth.config_values import is_readable_by_others
+from asgi_token_auth.config.values import is_readable_by_others
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secret_records import Rotation, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secret_store import SecretStore

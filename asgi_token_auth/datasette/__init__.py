@@ -21,7 +21,7 @@ from datasette.utils import StartupError
 from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.config_databases import Databases, read_databases
+from asgi_token_auth.config.databases import Databases, read_databases
 from asgi_token_auth.datasette import pages, secrets
 from asgi_token_auth.datasette.configuration import PLUGIN, Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler

@@ -9,7 +9,7 @@ import click
 from datasette.plugins import pm
 from datasette.utils import StartupError
 
-from asgi_token_auth.config_block import Configuration, read_configuration
+from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 

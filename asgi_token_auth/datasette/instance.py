@@ -14,9 +14,9 @@ from datasette.utils import add_cors_headers
 
 from asgi_token_auth.authentication import Authenticated, CallableSource, Source
 from asgi_token_auth.bearer import Refusal
-from asgi_token_auth.config import build_sources
-from asgi_token_auth.config_block import Configuration
-from asgi_token_auth.config_databases import database_by_dsn
+from asgi_token_auth.config.assembly import build_sources
+from asgi_token_auth.config.block import Configuration
+from asgi_token_auth.config.databases import database_by_dsn
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite

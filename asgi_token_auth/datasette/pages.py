@@ -9,7 +9,7 @@ from typing import Any, Final
 from datasette.utils import display_actor
 from datasette.utils.asgi import Request
 
-from asgi_token_auth.config_block import ACTIONS
+from asgi_token_auth.config.block import ACTIONS
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.web.forms import Choices
 from asgi_token_auth.web.host import Frame, Section

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_token_auth.authentication import CallableSource, Source
-from asgi_token_auth.config_block import Configuration, read_configuration
-from asgi_token_auth.config_databases import Databases, named_database, read_databases
-from asgi_token_auth.config_values import read_file
+from asgi_token_auth.config.block import Configuration, read_configuration
+from asgi_token_auth.config.databases import Databases, named_database, read_databases
+from asgi_token_auth.config.values import read_file
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from asgi_token_auth.config_values import kind_of
+from asgi_token_auth.config.values import kind_of
 from asgi_token_auth.databases.address import database_at, is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.errors import ConfigurationError

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
-from asgi_token_auth.config_values import kind_of, resolve
+from asgi_token_auth.config.values import kind_of, resolve
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.sources.static import check_token, checked_actor
 from asgi_token_auth.tokens import SecretInput, SigningSecrets
