@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,16 +11,13 @@ from typing import Final, Literal
 
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.tokens import MAX_ID
+from asgi_token_auth.storage.values import MAX_ID, is_text
 
 MAX_DESCRIPTION: Final = 1_000
-MAX_ACTOR_ID: Final = 500
 #: Seconds: a hundred years. Longer lives are typing errors.
 MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
 #: Characters of restrictions as JSON. They are read with every row that is looked at, and shown in lists.
 MAX_PERMISSIONS: Final = 250_000
-# NUL ends a string in some databases and surrogates are no characters.
-_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 
 Status = Literal["active", "revoked", "expired", "damaged"]
 
@@ -186,17 +182,6 @@ def check_id(value: object) -> int:
     return value
 
 
-def check_actor_id(value: object) -> str:
-    """The id of an actor.
-
-    Raises:
-        InvalidInput: it is not text, empty or too long.
-    """
-    if not isinstance(value, str) or not value or len(value) > MAX_ACTOR_ID or not is_text(value):
-        raise InvalidInput(f"An actor id must be text of 1 to {MAX_ACTOR_ID} characters.")
-    return value
-
-
 def check_description(value: object) -> str | None:
     """A description.
 
@@ -253,18 +238,3 @@ def _names(restrictions: Restrictions) -> Iterator[str]:
         for resource, actions in resources.items():
             yield resource
             yield from actions
-
-
-def is_text(value: str) -> bool:
-    """Whether every database can hold ``value`` as text."""
-    return _NO_TEXT.search(value) is None
-
-
-def as_integer(value: object) -> int | None:
-    """``value`` if it is an integer: a damaged row may hold anything."""
-    return value if type(value) is int else None
-
-
-def as_text(value: object) -> str | None:
-    """``value`` if it is text: a damaged row may hold anything."""
-    return value if isinstance(value, str) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from asgi_token_auth.errors import InvalidInput
-from asgi_token_auth.records import is_text
+from asgi_token_auth.storage.values import is_text
 
 MAX_NAME: Final = 200
 MAX_NOTE: Final = 100

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, SecretNotFound, SecretUnreadable, StorageError
-from asgi_token_auth.migrations import Migration
-from asgi_token_auth.records import as_integer, as_text, check_actor_id, is_text
 from asgi_token_auth.secret_records import (
     MAX_NAME,
     Rotation,
@@ -25,8 +23,10 @@ from asgi_token_auth.secret_records import (
     check_secret_name,
     check_value,
 )
-from asgi_token_auth.tables import TableStore
-from asgi_token_auth.usage import Use
+from asgi_token_auth.storage.migrations import Migration
+from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.storage.usage import Use
+from asgi_token_auth.storage.values import as_integer, as_text, check_actor_id, is_text
 
 if TYPE_CHECKING:
     from asgi_token_auth.encryption import Encryption

@@ -14,7 +14,6 @@ from asgi_token_auth import copying
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, EditConflict, InvalidInput, StorageError, TokenNotFound
 from asgi_token_auth.listing import TokenList
-from asgi_token_auth.migrations import Migration, pending
 from asgi_token_auth.records import (
     KEEP,
     AnyOwner,
@@ -27,29 +26,26 @@ from asgi_token_auth.records import (
     StoredEvent,
     StoredToken,
     TokenRecord,
-    as_integer,
-    as_text,
-    check_actor_id,
     check_description,
     check_id,
     check_seconds,
-    is_text,
     permissions_text,
 )
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.search import TextSearch
-from asgi_token_auth.tables import TableStore
+from asgi_token_auth.storage.migrations import Migration, pending
+from asgi_token_auth.storage.search import TextSearch
+from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.storage.usage import Use
+from asgi_token_auth.storage.values import MAX_ID, as_integer, as_text, check_actor_id, is_text
 from asgi_token_auth.token_table import DECIDING, ENDS, HAS_STATUS, SHOWN, migrations
 from asgi_token_auth.tokens import (
     MANAGED_PREFIX,
-    MAX_ID,
     ManagedTokenText,
     SecretInput,
     SigningSecrets,
     digest_nonce,
     new_nonce,
 )
-from asgi_token_auth.usage import Use
 
 T = TypeVar("T")
 

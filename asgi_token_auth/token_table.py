@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Steps
-from asgi_token_auth.migrations import Migration, add_missing_columns
-from asgi_token_auth.search import TextSearch
+from asgi_token_auth.storage.migrations import Migration, add_missing_columns
+from asgi_token_auth.storage.search import TextSearch
 
 #: The columns of a StoredToken, in its order.
 DECIDING: Final = (

@@ -20,6 +20,7 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.storage.values import MAX_ID
 
 #: The start of managed tokens, and of Datasette's signed tokens.
 MANAGED_PREFIX: Final = "dsatok_"
@@ -27,9 +28,6 @@ SIGNED_PREFIX: Final = "dstok_"
 
 #: The most bytes that a compressed payload may inflate to.
 MAX_PAYLOAD_BYTES: Final = 65_536
-
-#: The largest id that SQLite and PostgreSQL can hold.
-MAX_ID: Final = 2**63 - 1
 
 MIN_SECRET_LENGTH: Final = 16
 

@@ -13,7 +13,7 @@ from itsdangerous import URLSafeSerializer
 
 from asgi_token_auth import ANY_OWNER, Authenticated, Credential, ManagedTokens, StorageError, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.migrations import migrate
+from asgi_token_auth.storage.migrations import migrate
 
 pytestmark = pytest.mark.anyio
 

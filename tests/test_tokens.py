@@ -15,8 +15,8 @@ from itsdangerous import Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.storage.values import MAX_ID
 from asgi_token_auth.tokens import (
-    MAX_ID,
     MAX_PAYLOAD_BYTES,
     ManagedTokenText,
     SigningSecrets,

@@ -14,7 +14,7 @@ from asgi import SECRET, App, Clock, ask, bearer, http
 from places import Place, only_sqlite
 
 from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
-from asgi_token_auth.usage import BATCH, UsageLog, Use
+from asgi_token_auth.storage.usage import BATCH, UsageLog, Use
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_a_use_that_comes_while_an_older_one_is_written_is_not_lost() -> N
 
 
 async def test_the_memory_of_uses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_token_auth.usage.MOST_WAITING", 3)
+    monkeypatch.setattr("asgi_token_auth.storage.usage.MOST_WAITING", 3)
     writes = Writes()
     log = UsageLog(writes)
     for row_id in range(10):
@@ -150,7 +150,7 @@ def test_uses_are_written_when_the_event_loop_ends_without_a_close() -> None:
 
 
 def test_a_write_that_hangs_does_not_hold_up_the_end_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_token_auth.usage.LAST_CHANCE", 0.01)
+    monkeypatch.setattr("asgi_token_auth.storage.usage.LAST_CHANCE", 0.01)
 
     async def write(uses: Sequence[Use]) -> None:
         await asyncio.Event().wait()

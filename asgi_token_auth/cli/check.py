@@ -30,7 +30,7 @@ from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secret_store import SecretStore
 from asgi_token_auth.sources.sql import SQLTokens
-from asgi_token_auth.tables import TableStore
+from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.tokens import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.words import exact
 

@@ -17,8 +17,8 @@ from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.store import TokenStore
-from asgi_token_auth.tables import TableStore
 from asgi_token_auth.tokens import SecretInput
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from typing import Literal, Self
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.migrations import Migration, migrate, pending
-from asgi_token_auth.usage import UsageLog, Use
+from asgi_token_auth.storage.migrations import Migration, migrate, pending
+from asgi_token_auth.storage.usage import UsageLog, Use
 
 
 class TableStore:
