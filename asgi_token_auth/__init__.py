@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         TokenNotFound,
     )
     from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
-    from asgi_token_auth.records import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
     from asgi_token_auth.restrictions import Restrictions
     from asgi_token_auth.secret_records import Rotation, Secret, SecretRecord, SecretVersion
     from asgi_token_auth.secret_store import SecretStore
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
     from asgi_token_auth.sources.signed import SignedTokens
     from asgi_token_auth.sources.sql import SQLTokens
     from asgi_token_auth.sources.static import StaticTokens
-    from asgi_token_auth.store import TokenStore
+    from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
+    from asgi_token_auth.tokens.store import TokenStore
 
 __all__ = [
     "ANY_OWNER",
@@ -112,15 +112,6 @@ _PLACES = {
         "TokenAuthMiddleware",
         "TokenEvent",
     ),
-    "records": (
-        "ANY_OWNER",
-        "KEEP",
-        "Family",
-        "IssuedToken",
-        "Page",
-        "StoredEvent",
-        "TokenRecord",
-    ),
     "restrictions": ("Restrictions",),
     "secret_records": (
         "Rotation",
@@ -133,7 +124,16 @@ _PLACES = {
     "sources.signed": ("SignedTokens",),
     "sources.sql": ("SQLTokens",),
     "sources.static": ("StaticTokens",),
-    "store": ("TokenStore",),
+    "tokens.record": (
+        "ANY_OWNER",
+        "Family",
+        "IssuedToken",
+        "KEEP",
+        "Page",
+        "StoredEvent",
+        "TokenRecord",
+    ),
+    "tokens.store": ("TokenStore",),
 }
 
 

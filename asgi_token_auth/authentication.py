@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import Restrictions, full_name
-from asgi_token_auth.tokens import MANAGED_PREFIX, SIGNED_PREFIX
+from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX
 
 #: Who is asking: JSON data with the key "id", as Datasette has it.
 Actor: TypeAlias = Mapping[str, Any]

@@ -12,7 +12,7 @@ from asgi_token_auth.authentication import Actor, Authenticated
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, Receive, Scope, Send
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.store import TokenStore
 
 __all__ = ["acting_as", "token_store"]
 

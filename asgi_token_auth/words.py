@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from asgi_token_auth.records import TokenRecord
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.secret_records import SecretRecord
+from asgi_token_auth.tokens.record import TokenRecord
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 # From how many seconds on a distance is told in a unit: ninety days are not "2 months".

@@ -25,7 +25,7 @@ from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import OUTCOME_KEY, TokenAuthMiddleware
 from asgi_token_auth.sources.signed import SignedTokens
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.store import TokenStore
 
 pytestmark = pytest.mark.anyio
 

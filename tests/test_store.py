@@ -25,7 +25,7 @@ from asgi_token_auth import (
     TokenStore,
 )
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER
+from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER
 
 pytestmark = pytest.mark.anyio
 

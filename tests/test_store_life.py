@@ -32,9 +32,9 @@ from asgi_token_auth import (
 from asgi_token_auth.authentication import Reason
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.records import MAX_PERMISSIONS, Family
-from asgi_token_auth.store import MAX_GRACE, MAX_LIMIT, MAX_SEARCH
-from asgi_token_auth.tokens import SigningSecrets, TokenSigner
+from asgi_token_auth.signing import SigningSecrets, TokenSigner
+from asgi_token_auth.tokens.record import MAX_PERMISSIONS, Family
+from asgi_token_auth.tokens.store import MAX_GRACE, MAX_LIMIT, MAX_SEARCH
 
 pytestmark = pytest.mark.anyio
 
@@ -81,8 +81,8 @@ async def test_a_list_holds_the_tokens_of_its_owner_only_newest_first(store: Tok
 async def test_a_list_by_status_agrees_with_the_status_of_every_token(
     store: TokenStore, clock: Clock, newest: int, proposed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_token_auth.listing._NEWEST", newest)
-    monkeypatch.setattr("asgi_token_auth.listing._PROPOSED", proposed)
+    monkeypatch.setattr("asgi_token_auth.tokens.listing._NEWEST", newest)
+    monkeypatch.setattr("asgi_token_auth.tokens.listing._PROPOSED", proposed)
     await issue(store)
     await store.revoke(await issue(store), owner="ann")
     await issue(store, expires_after=10)
@@ -116,8 +116,8 @@ async def test_a_list_by_status_agrees_with_the_status_of_every_token(
 async def test_filters_together_leave_what_each_of_them_leaves(
     store: TokenStore, clock: Clock, newest: int, proposed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_token_auth.listing._NEWEST", newest)
-    monkeypatch.setattr("asgi_token_auth.listing._PROPOSED", proposed)
+    monkeypatch.setattr("asgi_token_auth.tokens.listing._NEWEST", newest)
+    monkeypatch.setattr("asgi_token_auth.tokens.listing._PROPOSED", proposed)
     for number in range(36):
         token_id = await issue(store, "bob" if number % 5 == 0 else "ann", description="xy" if number % 4 else "xyz")
         if number % 3 == 0:
@@ -174,7 +174,7 @@ async def test_what_few_tokens_fit_is_found_by_an_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without it a hundred thousand rows are read to find none. Ratios are in the benchmarks."""
-    monkeypatch.setattr("asgi_token_auth.listing._NEWEST", 1)
+    monkeypatch.setattr("asgi_token_auth.tokens.listing._NEWEST", 1)
     for _ in range(3):
         await issue(store)
     asked: list[str] = []

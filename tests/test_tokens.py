@@ -15,16 +15,9 @@ from itsdangerous import Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.signing import MAX_PAYLOAD_BYTES, SigningSecrets, TokenSigner, read_payload
 from asgi_token_auth.storage.values import MAX_ID
-from asgi_token_auth.tokens import (
-    MAX_PAYLOAD_BYTES,
-    ManagedTokenText,
-    SigningSecrets,
-    TokenSigner,
-    digest_nonce,
-    new_nonce,
-    read_payload,
-)
+from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
 
 SECRET = "s3cret"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

@@ -15,7 +15,7 @@ from asgi_token_auth.cli.inputs import (
     secret_options,
     warn_of_unknown,
 )
-from asgi_token_auth.tokens import SIGNED_PREFIX, datasette_signer
+from asgi_token_auth.signing import SIGNED_PREFIX, datasette_signer
 
 
 @click.command()

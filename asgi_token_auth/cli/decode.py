@@ -23,18 +23,12 @@ from asgi_token_auth.cli.inputs import (
 from asgi_token_auth.cli.output import fields, note, say_json
 from asgi_token_auth.cli.records import told
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
-from asgi_token_auth.records import ANY_OWNER, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
-from asgi_token_auth.tokens import (
-    MANAGED_PREFIX,
-    SIGNED_PREFIX,
-    ManagedTokenText,
-    SigningSecrets,
-    datasette_signer,
-    read_payload,
-)
+from asgi_token_auth.tokens.record import ANY_OWNER, TokenRecord
+from asgi_token_auth.tokens.text import ManagedTokenText
 from asgi_token_auth.words import describe, exact, record_json, relative
 
 

@@ -21,12 +21,12 @@ from asgi_token_auth.cli.inputs import (
 from asgi_token_auth.cli.output import note, plain, say_json
 from asgi_token_auth.cli.process import mark_changes
 from asgi_token_auth.cli.records import many
-from asgi_token_auth.copying import ImportedToken
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.copying import ImportedToken
+from asgi_token_auth.tokens.store import TokenStore
 
 
 @click.command(name="import")

@@ -22,12 +22,12 @@ from asgi_token_auth.databases.address import WHICH_KINDS, database_at, is_dsn, 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError
-from asgi_token_auth.records import check_description
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
+from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.storage.values import check_actor_id
-from asgi_token_auth.store import TokenStore
-from asgi_token_auth.tokens import SigningSecrets
+from asgi_token_auth.tokens.record import check_description
+from asgi_token_auth.tokens.store import TokenStore
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 AnyStore = TypeVar("AnyStore", bound=TableStore)

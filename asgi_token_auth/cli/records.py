@@ -11,8 +11,8 @@ import click
 from asgi_token_auth.cli.output import note, plain, say_json, wait_for_reader
 from asgi_token_auth.cli.process import whole
 from asgi_token_auth.errors import StorageError
-from asgi_token_auth.records import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
-from asgi_token_auth.store import MAX_LIMIT, TokenStore
+from asgi_token_auth.tokens.record import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
+from asgi_token_auth.tokens.store import MAX_LIMIT, TokenStore
 from asgi_token_auth.words import describe, exact, record_json, relative
 
 

@@ -32,10 +32,10 @@ from asgi_token_auth.cli.output import fields, note, plain, say_json, table, ter
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import all_of, deliver, events_json, happened_to, many, told, when
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
-from asgi_token_auth.records import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
+from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
-from asgi_token_auth.store import MAX_GRACE, TokenStore
-from asgi_token_auth.tokens import MANAGED_PREFIX
+from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
+from asgi_token_auth.tokens.store import MAX_GRACE, TokenStore
 from asgi_token_auth.words import duration, record_json
 
 _DAY = 86_400

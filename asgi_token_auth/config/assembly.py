@@ -15,12 +15,12 @@ from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import ASGIApp, SignedIn, TokenAuthMiddleware
 from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.sources.static import StaticTokens
-from asgi_token_auth.store import TokenStore
-from asgi_token_auth.tokens import SecretInput, SigningSecrets
+from asgi_token_auth.tokens.store import TokenStore
 
 
 def from_config(

@@ -29,7 +29,7 @@ from asgi_token_auth.datasette.instance import InsideDatasette, Instance, config
 from asgi_token_auth.datasette.version import IS_1_0, check
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, TokenAuthMiddleware
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 

@@ -7,8 +7,8 @@ from typing import Any
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
-from asgi_token_auth.tokens import MANAGED_PREFIX
 
 
 class OtherHandlers:

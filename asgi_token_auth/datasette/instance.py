@@ -31,10 +31,10 @@ from asgi_token_auth.lifespan import Resource, run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
 from asgi_token_auth.secret_store import DEFAULT_TABLE as SECRETS_TABLE
 from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
-from asgi_token_auth.store import DEFAULT_TABLE
-from asgi_token_auth.tokens import SigningSecrets
+from asgi_token_auth.tokens.store import DEFAULT_TABLE
 from asgi_token_auth.web.secrets import SecretPages
 from asgi_token_auth.web.tokens import TokenPages
 

@@ -8,9 +8,9 @@ from typing import Final
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.databases.protocol import Found
-from asgi_token_auth.records import StoredToken
-from asgi_token_auth.store import TokenStore
-from asgi_token_auth.tokens import digest_nonce
+from asgi_token_auth.tokens.record import StoredToken
+from asgi_token_auth.tokens.store import TokenStore
+from asgi_token_auth.tokens.text import digest_nonce
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -43,7 +43,7 @@ class _Entry:
 
 
 class ManagedTokens:
-    """The tokens of a :class:`~asgi_token_auth.store.TokenStore`.
+    """The tokens of a :class:`~asgi_token_auth.tokens.store.TokenStore`.
 
     A token is good only if it is at the time of the request: an answer is reused only while the database
     proves that nothing was committed since its row was read. The signature comes first, so what nobody

@@ -10,7 +10,7 @@ from typing import Any, Final
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
-from asgi_token_auth.tokens import SIGNED_PREFIX, SecretInput, SigningSecrets, datasette_signer, read_payload
+from asgi_token_auth.signing import SIGNED_PREFIX, SecretInput, SigningSecrets, datasette_signer, read_payload
 
 #: Seconds that another machine's clock may be ahead.
 CLOCK_SKEW: Final = 60

@@ -19,7 +19,7 @@ from asgi_token_auth.authentication import (
 from asgi_token_auth.bearer import is_token
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.tokens import MIN_SECRET_LENGTH
+from asgi_token_auth.signing import MIN_SECRET_LENGTH
 
 logger = logging.getLogger("asgi_token_auth")
 

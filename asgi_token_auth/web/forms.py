@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from asgi_token_auth.errors import InvalidInput
-from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, permissions_text
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.storage.values import is_text
+from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, permissions_text
 from asgi_token_auth.words import duration
 
 #: Seconds that a token lives unless something else is chosen.

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import EditConflict, InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
-from asgi_token_auth.records import IssuedToken, Owner, Page, TokenRecord
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
+from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other

@@ -7,9 +7,9 @@ from typing import Final
 
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
-from asgi_token_auth.records import ANY_OWNER, Family, Owner, TokenRecord
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.store import TokenStore
+from asgi_token_auth.tokens.record import ANY_OWNER, Family, Owner, TokenRecord
+from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.http import Refused
 from asgi_token_auth.web.pages import Pages, Person, Visit
 

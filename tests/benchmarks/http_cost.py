@@ -39,7 +39,7 @@ from asgi_token_auth.databases.protocol import Database, Found, Lookup
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import ASGIApp
-from asgi_token_auth.token_table import DECIDING
+from asgi_token_auth.tokens.table import DECIDING
 
 SECRET: Final = "a secret of the benchmark only"
 _TABLE: Final = "_datasette_auth_tokens"

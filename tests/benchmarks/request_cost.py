@@ -41,7 +41,7 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.protocol import Steps
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.tokens import digest_nonce, new_nonce
+from asgi_token_auth.tokens.text import digest_nonce, new_nonce
 
 _SECRET = "a secret for benchmarks only"
 _IN_ROTATION = 100

@@ -20,7 +20,7 @@ from terminal import SECRET, Terminal, environment
 from asgi_token_auth.cli import inputs
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS
-from asgi_token_auth.tokens import SigningSecrets, datasette_signer
+from asgi_token_auth.signing import SigningSecrets, datasette_signer
 
 NOW = 1_700_000_000
 

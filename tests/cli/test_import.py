@@ -19,7 +19,8 @@ from terminal import PATIENCE, SECRET, Terminal, environment
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.tokens import ManagedTokenText, SigningSecrets, digest_nonce, new_nonce
+from asgi_token_auth.signing import SigningSecrets
+from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
 
 MANY = 10_000
 TABLE = "_datasette_auth_tokens"

@@ -22,8 +22,8 @@ from asgi_token_auth import ANY_OWNER, StorageError, TokenStore
 from asgi_token_auth.databases import trigrams
 from asgi_token_auth.databases.protocol import ReadingSteps, Steps
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.records import AnyOwner
 from asgi_token_auth.storage.values import is_text
+from asgi_token_auth.tokens.record import AnyOwner
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.sources import managed
-from asgi_token_auth.tokens import digest_nonce
+from asgi_token_auth.tokens.text import digest_nonce
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from itsdangerous.encoding import base64_encode
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
+from asgi_token_auth.signing import SigningSecrets, TokenSigner
 from asgi_token_auth.sources.signed import CLOCK_SKEW, SignedTokens
-from asgi_token_auth.tokens import SigningSecrets, TokenSigner
 
 pytestmark = pytest.mark.anyio
 

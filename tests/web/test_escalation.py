@@ -21,7 +21,7 @@ from sites import SECRET, TABLE, bearer, close_store, demo_files, full_block, ma
 
 from asgi_token_auth import InvalidInput, Restrictions, TokenNotFound, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.records import TokenRecord
+from asgi_token_auth.tokens.record import TokenRecord
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from page_sites import BAD_EXPIRIES
 
 from asgi_token_auth import Restrictions
-from asgi_token_auth.records import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
+from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
 from asgi_token_auth.web.forms import (
     DEFAULT_EXPIRES_AFTER,
     Choices,

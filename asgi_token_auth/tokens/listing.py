@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.storage.search import TextSearch
-from asgi_token_auth.token_table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
+from asgi_token_auth.tokens.table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
 
 #: The newest rows, which are read first if they are not all, and rows that an index may propose: a millisecond of each.
 _NEWEST: Final = 500

@@ -8,9 +8,9 @@ from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.errors import InvalidInput
-from asgi_token_auth.records import Status, StoredToken
 from asgi_token_auth.storage.values import MAX_ID
-from asgi_token_auth.token_table import DECIDING
+from asgi_token_auth.tokens.record import Status, StoredToken
+from asgi_token_auth.tokens.table import DECIDING
 
 #: The predecessor's columns as its first release had them.
 OLDEST: Final = (

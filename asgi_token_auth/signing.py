@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
@@ -20,7 +19,6 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.storage.values import MAX_ID
 
 #: The start of managed tokens, and of Datasette's signed tokens.
 MANAGED_PREFIX: Final = "dsatok_"
@@ -149,63 +147,6 @@ def read_payload(data: bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError, zlib.error, BadData) as error:
         raise ValueError("the payload cannot be read") from error
-
-
-class ManagedTokenText:
-    """The text of managed tokens: the prefix, then the signed id and nonce.
-
-    The nonce (128 random bits) is known to nobody but the holder: a store keeps its digest only. Tokens of
-    datasette-auth-tokens, which sign the bare id, are read too and reported with an empty nonce.
-    """
-
-    __slots__ = ("_legacy", "_signer", "prefix")
-
-    def __init__(self, secrets: SigningSecrets, *, prefix: str = MANAGED_PREFIX) -> None:
-        self.prefix = prefix
-        self._signer = TokenSigner(secrets, salt=f"asgi-token-auth:{prefix}", digest=hashlib.sha256)
-        # Salt and digest are those of Datasette.sign(id, "dsatok").
-        self._legacy = TokenSigner(secrets, salt="dsatok", digest=hashlib.sha1) if prefix == MANAGED_PREFIX else None
-
-    def build(self, token_id: int, nonce: str) -> str:
-        """The token of row ``token_id``."""
-        return self.prefix + self._signer.sign([token_id, nonce])
-
-    def read(self, token: str) -> tuple[int, str] | None:
-        """``(id, nonce)`` of a well-signed token, else ``None``."""
-        if not token.startswith(self.prefix):
-            return None
-        body = token[len(self.prefix) :]
-        data = self._signer.verify(body)
-        legacy = False
-        if data is None and self._legacy is not None:
-            data, legacy = self._legacy.verify(body), True
-        if data is None:
-            return None
-        try:
-            value = read_payload(data)
-        except ValueError:
-            return None
-        if legacy:
-            return (value, "") if _is_id(value) else None
-        match value:
-            case [token_id, str(nonce)] if _is_id(token_id) and nonce and nonce.isascii():
-                return token_id, nonce
-        return None
-
-
-def new_nonce() -> str:
-    """128 random bits as 22 URL-safe characters."""
-    return secrets.token_urlsafe(16)
-
-
-def digest_nonce(nonce: str) -> str:
-    """What a store keeps of a nonce. A nonce has full entropy, so a plain fast hash hides it."""
-    return hashlib.sha256(nonce.encode()).hexdigest()
-
-
-def _is_id(value: object) -> bool:
-    # bool is an int and 1.0 == 1: neither is an id.
-    return type(value) is int and 1 <= value <= MAX_ID
 
 
 def _is_encodable(text: str) -> bool:

@@ -10,11 +10,18 @@ from datetime import timedelta
 from operator import itemgetter
 from typing import Any, Final, Literal, TypeVar
 
-from asgi_token_auth import copying
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, EditConflict, InvalidInput, StorageError, TokenNotFound
-from asgi_token_auth.listing import TokenList
-from asgi_token_auth.records import (
+from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
+from asgi_token_auth.storage.migrations import Migration, pending
+from asgi_token_auth.storage.search import TextSearch
+from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.storage.usage import Use
+from asgi_token_auth.storage.values import MAX_ID, as_integer, as_text, check_actor_id, is_text
+from asgi_token_auth.tokens import copying
+from asgi_token_auth.tokens.listing import TokenList
+from asgi_token_auth.tokens.record import (
     KEEP,
     AnyOwner,
     Family,
@@ -31,21 +38,8 @@ from asgi_token_auth.records import (
     check_seconds,
     permissions_text,
 )
-from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.storage.migrations import Migration, pending
-from asgi_token_auth.storage.search import TextSearch
-from asgi_token_auth.storage.store import TableStore
-from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import MAX_ID, as_integer, as_text, check_actor_id, is_text
-from asgi_token_auth.token_table import DECIDING, ENDS, HAS_STATUS, SHOWN, migrations
-from asgi_token_auth.tokens import (
-    MANAGED_PREFIX,
-    ManagedTokenText,
-    SecretInput,
-    SigningSecrets,
-    digest_nonce,
-    new_nonce,
-)
+from asgi_token_auth.tokens.table import DECIDING, ENDS, HAS_STATUS, SHOWN, migrations
+from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
 
 T = TypeVar("T")
 

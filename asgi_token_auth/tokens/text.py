@@ -1,0 +1,66 @@
+"""The text of managed tokens: an id and a nonce, signed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from asgi_token_auth.signing import MANAGED_PREFIX, SigningSecrets, TokenSigner, read_payload
+from asgi_token_auth.storage.values import MAX_ID
+
+
+class ManagedTokenText:
+    """The text of managed tokens: the prefix, then the signed id and nonce.
+
+    The nonce (128 random bits) is known to nobody but the holder: a store keeps its digest only. Tokens of
+    datasette-auth-tokens, which sign the bare id, are read too and reported with an empty nonce.
+    """
+
+    __slots__ = ("_legacy", "_signer", "prefix")
+
+    def __init__(self, secrets: SigningSecrets, *, prefix: str = MANAGED_PREFIX) -> None:
+        self.prefix = prefix
+        self._signer = TokenSigner(secrets, salt=f"asgi-token-auth:{prefix}", digest=hashlib.sha256)
+        # Salt and digest are those of Datasette.sign(id, "dsatok").
+        self._legacy = TokenSigner(secrets, salt="dsatok", digest=hashlib.sha1) if prefix == MANAGED_PREFIX else None
+
+    def build(self, token_id: int, nonce: str) -> str:
+        """The token of row ``token_id``."""
+        return self.prefix + self._signer.sign([token_id, nonce])
+
+    def read(self, token: str) -> tuple[int, str] | None:
+        """``(id, nonce)`` of a well-signed token, else ``None``."""
+        if not token.startswith(self.prefix):
+            return None
+        body = token[len(self.prefix) :]
+        data = self._signer.verify(body)
+        legacy = False
+        if data is None and self._legacy is not None:
+            data, legacy = self._legacy.verify(body), True
+        if data is None:
+            return None
+        try:
+            value = read_payload(data)
+        except ValueError:
+            return None
+        if legacy:
+            return (value, "") if _is_id(value) else None
+        match value:
+            case [token_id, str(nonce)] if _is_id(token_id) and nonce and nonce.isascii():
+                return token_id, nonce
+        return None
+
+
+def new_nonce() -> str:
+    """128 random bits as 22 URL-safe characters."""
+    return secrets.token_urlsafe(16)
+
+
+def digest_nonce(nonce: str) -> str:
+    """What a store keeps of a nonce. A nonce has full entropy, so a plain fast hash hides it."""
+    return hashlib.sha256(nonce.encode()).hexdigest()
+
+
+def _is_id(value: object) -> bool:
+    # bool is an int and 1.0 == 1: neither is an id.
+    return type(value) is int and 1 <= value <= MAX_ID
