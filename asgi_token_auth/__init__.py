@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     )
     from asgi_token_auth.middleware import TokenAuthMiddleware, TokenEvent
     from asgi_token_auth.restrictions import Restrictions
-    from asgi_token_auth.secret_records import Rotation, Secret, SecretRecord, SecretVersion
-    from asgi_token_auth.secret_store import SecretStore
+    from asgi_token_auth.secrets.record import Rotation, Secret, SecretRecord, SecretVersion
+    from asgi_token_auth.secrets.store import SecretStore
     from asgi_token_auth.sources.managed import ManagedTokens
     from asgi_token_auth.sources.signed import SignedTokens
     from asgi_token_auth.sources.sql import SQLTokens
@@ -113,13 +113,13 @@ _PLACES = {
         "TokenEvent",
     ),
     "restrictions": ("Restrictions",),
-    "secret_records": (
+    "secrets.record": (
         "Rotation",
         "Secret",
         "SecretRecord",
         "SecretVersion",
     ),
-    "secret_store": ("SecretStore",),
+    "secrets.store": ("SecretStore",),
     "sources.managed": ("ManagedTokens",),
     "sources.signed": ("SignedTokens",),
     "sources.sql": ("SQLTokens",),

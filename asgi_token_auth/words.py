@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asgi_token_auth.restrictions import Restrictions, full_name
-from asgi_token_auth.secret_records import SecretRecord
+from asgi_token_auth.secrets.record import SecretRecord
 from asgi_token_auth.tokens.record import TokenRecord
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))

@@ -16,8 +16,8 @@ from sites import IS_1_0, SECRET, cookie, demo_files, full_block, make, register
 
 from asgi_token_auth import TokenStore, from_config, secret_store_of
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.secret_records import Secret
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.record import Secret
+from asgi_token_auth.secrets.store import SecretStore
 
 PATH = "/-/secrets"
 TABLE = "datasette_secrets"

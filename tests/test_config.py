@@ -21,9 +21,9 @@ from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.values import MAX_CONFIG_FILE, MAX_SECRET_FILE
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import OUTCOME_KEY, TokenAuthMiddleware
+from asgi_token_auth.secrets.encryption import generate_key
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.tokens.store import TokenStore
 

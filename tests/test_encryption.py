@@ -10,8 +10,8 @@ from cryptography.fernet import Fernet
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from asgi_token_auth.encryption import Encryption
 from asgi_token_auth.errors import ConfigurationError, SecretUnreadable
+from asgi_token_auth.secrets.encryption import Encryption
 
 # The same in every process that collects these tests, whose names hold them.
 OLD, NEW, OTHER = (base64.urlsafe_b64encode(bytes([number]) * 32).decode() for number in (250, 251, 252))

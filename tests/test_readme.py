@@ -18,8 +18,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from asgi_token_auth.config import block
-from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.secrets.encryption import generate_key
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

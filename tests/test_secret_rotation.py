@@ -16,8 +16,8 @@ import pytest
 
 from asgi_token_auth import SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import Encryption, generate_key
-from asgi_token_auth.secret_records import Rotation
+from asgi_token_auth.secrets.encryption import Encryption, generate_key
+from asgi_token_auth.secrets.record import Rotation
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ DYING = """
 import asyncio, os, signal, sys
 from asgi_token_auth import SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import Encryption
+from asgi_token_auth.secrets.encryption import Encryption
 path, keys, dies_at = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
 encrypt, calls = Encryption.encrypt, 0
 

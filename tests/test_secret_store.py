@@ -27,8 +27,8 @@ from asgi_token_auth import (
     StorageError,
 )
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import generate_key
-from asgi_token_auth.secret_records import MAX_VALUE, Rotation
+from asgi_token_auth.secrets.encryption import generate_key
+from asgi_token_auth.secrets.record import MAX_VALUE, Rotation
 
 pytestmark = pytest.mark.anyio
 
@@ -545,7 +545,7 @@ def test_a_bad_key_or_table_stops_the_construction(home: Home) -> None:
 def test_without_the_extra_a_key_is_refused_and_the_environment_works(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "asgi_token_auth.encryption", None)
+    monkeypatch.setitem(sys.modules, "asgi_token_auth.secrets.encryption", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'asgi-token-auth\[secrets\]'") as refused:
         home.store()
     assert KEY not in str(refused.value)

@@ -28,7 +28,7 @@ from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.values import read_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.storage.store import TableStore

@@ -31,8 +31,8 @@ from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import when
 from asgi_token_auth.config.values import is_readable_by_others
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.secret_records import Rotation, SecretRecord, check_note, check_secret_name
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.words import secret_json
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -272,7 +272,7 @@ def _read_value(name: str) -> str:
 
 def _encryption() -> Any:
     try:
-        from asgi_token_auth import encryption
+        from asgi_token_auth.secrets import encryption
     except ImportError as error:
         raise ConfigurationError(
             "Encrypting needs one more package: pip install 'asgi-token-auth[secrets]'."

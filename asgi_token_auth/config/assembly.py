@@ -14,7 +14,7 @@ from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import ASGIApp, SignedIn, TokenAuthMiddleware
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens

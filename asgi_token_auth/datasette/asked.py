@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgi_token_auth.secret_records import Secret
+from asgi_token_auth.secrets.record import Secret
 
 __all__ = ["Secret", "get_secret"]
 

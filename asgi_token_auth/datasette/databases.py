@@ -16,7 +16,7 @@ from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, repeate
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import SecretInput
 from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.tokens.store import TokenStore

@@ -29,8 +29,8 @@ from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.lifespan import Resource, run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
-from asgi_token_auth.secret_store import DEFAULT_TABLE as SECRETS_TABLE
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.store import DEFAULT_TABLE as SECRETS_TABLE
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens

@@ -12,8 +12,8 @@ from datasette.utils import await_me_maybe
 from asgi_token_auth.datasette import hookspecs
 from asgi_token_auth.datasette.instance import configured
 from asgi_token_auth.errors import ConfigurationError, StorageError
-from asgi_token_auth.secret_records import Secret
-from asgi_token_auth.secret_store import ENVIRONMENT_PREFIX, SecretStore
+from asgi_token_auth.secrets.record import Secret
+from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 
 logger = logging.getLogger("asgi_token_auth")
 

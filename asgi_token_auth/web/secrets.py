@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
 from asgi_token_auth.middleware import SignedIn
-from asgi_token_auth.secret_records import MAX_NOTE, SecretRecord, SecretVersion, check_note, check_secret_name
-from asgi_token_auth.secret_store import ENVIRONMENT_PREFIX, SecretStore
+from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, SecretVersion, check_note, check_secret_name
+from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other

@@ -18,7 +18,7 @@ import pytest
 from browser_sites import KEY, Site, running
 from people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
 
-from asgi_token_auth.encryption import generate_key
+from asgi_token_auth.secrets.encryption import generate_key
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

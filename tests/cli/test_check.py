@@ -13,7 +13,7 @@ from terminal import SECRET, Done, Terminal
 
 from asgi_token_auth import SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import generate_key
+from asgi_token_auth.secrets.encryption import generate_key
 
 GOOD = {"manage_tokens": True, "manage_tokens_database": "tokens", "secret": {"$env": "DATASETTE_SECRET"}}
 

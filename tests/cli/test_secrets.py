@@ -17,7 +17,7 @@ from terminal import PATIENCE, Terminal
 from asgi_token_auth import SecretStore
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.encryption import generate_key
+from asgi_token_auth.secrets.encryption import generate_key
 
 # The same in every process that collects these tests, whose names hold them.
 OLD, NEW = (base64.urlsafe_b64encode(bytes([number]) * 32).decode() for number in (250, 251))
@@ -320,8 +320,8 @@ def test_values_and_keys_stay_out_of_the_process_list(terminal: Terminal) -> Non
 
 
 def test_without_the_extra_it_is_said_what_to_install(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("asgi_token_auth.encryption")
-    monkeypatch.setitem(sys.modules, "asgi_token_auth.encryption", None)
+    monkeypatch.delattr("asgi_token_auth.secrets.encryption")
+    monkeypatch.setitem(sys.modules, "asgi_token_auth.secrets.encryption", None)
     for arguments in (["generate-encryption-key"], ["set", "A"], ["rotate"]):
         done = terminal.quick("secrets", *arguments, code=1)
         assert done.err == "Error: Encrypting needs one more package: pip install 'asgi-token-auth[secrets]'.\n"

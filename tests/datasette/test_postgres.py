@@ -13,9 +13,9 @@ from sites import IS_1_0, SECRET, demo_files, issue, make, needs_1_0, serving, s
 from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.datasette import get_secret, wrap_datasette
-from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.encryption import generate_key
+from asgi_token_auth.secrets.store import SecretStore
 
 pytestmark = pytest.mark.anyio
 

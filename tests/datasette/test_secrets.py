@@ -17,8 +17,8 @@ from sites import BOT, IS_1_0, StartFailed, cookie, make, needs_0_65, needs_1_0,
 from asgi_token_auth import ConfigurationError, SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import Secret, get_secret, wrap_datasette
-from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import SecretUnreadable, StorageError
+from asgi_token_auth.secrets.encryption import generate_key
 
 pytestmark = pytest.mark.anyio
 

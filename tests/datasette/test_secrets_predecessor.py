@@ -16,8 +16,8 @@ from sites import demo_files, make, needs_1_0, registered, serving
 from asgi_token_auth import Secret, SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import get_secret
-from asgi_token_auth.encryption import Encryption, generate_key
-from asgi_token_auth.secret_records import Rotation
+from asgi_token_auth.secrets.encryption import Encryption, generate_key
+from asgi_token_auth.secrets.record import Rotation
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -24,8 +24,8 @@ from test_faults import Failing
 from asgi_token_auth import ConfigurationError, ManagedTokens, TokenAuthMiddleware, TokenStore, from_config
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
-from asgi_token_auth.secret_records import Secret
-from asgi_token_auth.secret_store import SecretStore
+from asgi_token_auth.secrets.record import Secret
+from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.web import SecretPages
 from asgi_token_auth.web.secrets import link_to
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, SecretNotFound, SecretUnreadable, StorageError
-from asgi_token_auth.secret_records import (
+from asgi_token_auth.secrets.record import (
     MAX_NAME,
     Rotation,
     Secret,
@@ -29,7 +29,7 @@ from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import as_integer, as_text, check_actor_id, is_text
 
 if TYPE_CHECKING:
-    from asgi_token_auth.encryption import Encryption
+    from asgi_token_auth.secrets.encryption import Encryption
 
 logger = logging.getLogger("asgi_token_auth")
 
@@ -490,7 +490,7 @@ class SecretStore(TableStore):
 def _encryption(key: str | Sequence[str]) -> Encryption:
     try:
         # Here and not above: registering secrets and reading the environment need no further package.
-        from asgi_token_auth.encryption import Encryption
+        from asgi_token_auth.secrets.encryption import Encryption
     except ImportError as error:
         raise ConfigurationError(
             "encryption_key: encrypting needs one more package: pip install 'asgi-token-auth[secrets]'."
