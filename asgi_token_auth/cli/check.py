@@ -32,7 +32,7 @@ from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.sources.sql import SQLTokens
 from asgi_token_auth.storage.store import TableStore
-from asgi_token_auth.words import exact
+from asgi_token_auth.wording import exact
 
 #: Fewer different characters than this, and a secret is a pattern, however long.
 _LEAST_VARIETY: Final = 8

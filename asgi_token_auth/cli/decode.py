@@ -27,9 +27,10 @@ from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
+from asgi_token_auth.tokens.as_json import record_json
 from asgi_token_auth.tokens.record import ANY_OWNER, TokenRecord
 from asgi_token_auth.tokens.text import ManagedTokenText
-from asgi_token_auth.words import describe, exact, record_json, relative
+from asgi_token_auth.wording import describe, exact, relative
 
 
 @dataclass(slots=True)

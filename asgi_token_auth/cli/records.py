@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import click
 
 from asgi_token_auth.cli.output import note, plain, say_json, wait_for_reader
 from asgi_token_auth.cli.process import whole
 from asgi_token_auth.errors import StorageError
+from asgi_token_auth.tokens.as_json import record_json
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
 from asgi_token_auth.tokens.store import MAX_LIMIT, TokenStore
-from asgi_token_auth.words import describe, exact, record_json, relative
+from asgi_token_auth.wording import describe, exact, relative
 
 
 async def all_of(
@@ -131,11 +131,6 @@ def happened_to(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
         )
         for event in events
     ]
-
-
-def events_json(events: Sequence[StoredEvent]) -> list[dict[str, Any]]:
-    """The same as plain data."""
-    return [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
 
 
 def when(timestamp: float | None, now: float, unknown: str) -> str:

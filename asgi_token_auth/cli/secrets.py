@@ -31,9 +31,9 @@ from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import when
 from asgi_token_auth.config.values import is_readable_by_others
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.secrets.as_json import secret_json
 from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import SecretStore
-from asgi_token_auth.words import secret_json
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 

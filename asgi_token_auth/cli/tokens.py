@@ -30,13 +30,14 @@ from asgi_token_auth.cli.inputs import (
 )
 from asgi_token_auth.cli.output import fields, note, plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
-from asgi_token_auth.cli.records import all_of, deliver, events_json, happened_to, many, told, when
+from asgi_token_auth.cli.records import all_of, deliver, happened_to, many, told, when
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
+from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
 from asgi_token_auth.tokens.store import MAX_GRACE, TokenStore
-from asgi_token_auth.words import duration, record_json
+from asgi_token_auth.wording import duration
 
 _DAY = 86_400
 _DEFAULT_LIFE = 90 * _DAY

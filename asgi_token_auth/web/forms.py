@@ -11,7 +11,7 @@ from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.storage.values import is_text
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, permissions_text
-from asgi_token_auth.words import duration
+from asgi_token_auth.wording import duration
 
 #: Seconds that a token lives unless something else is chosen.
 DEFAULT_EXPIRES_AFTER: Final = 90 * 86_400

@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
 from asgi_token_auth.middleware import SignedIn
-from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, SecretVersion, check_note, check_secret_name
+from asgi_token_auth.secrets.as_json import secret_json, version_json
+from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other
 from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
-from asgi_token_auth.words import exact, secret_json
 
 #: Where the pages are in every app.
 PATH: Final = "/-/secrets"
@@ -108,7 +108,7 @@ class SecretPages:
         if visit.as_json:
             record, history = await self._store.get(name), await self._store.history(name)
             return json_answer(
-                {"ok": True, "details": secret_json(record), "versions": [_version_as_json(one) for one in history]}
+                {"ok": True, "details": secret_json(record), "versions": [version_json(one) for one in history]}
             )
         return await self._secret_page(visit, name, _Form())
 
@@ -256,18 +256,3 @@ def _check_note(form: _Form) -> None:
 
 def _from_environment(name: str) -> str:
     return f"This secret comes from the environment variable {ENVIRONMENT_PREFIX}{name}."
-
-
-def _version_as_json(one: SecretVersion) -> dict[str, Any]:
-    return {
-        "version": one.version,
-        "note": one.note,
-        "created_at": exact(one.created_at),
-        "created_by": one.created_by,
-        "updated_at": exact(one.updated_at),
-        "updated_by": one.updated_by,
-        "deleted_at": exact(one.deleted_at),
-        "deleted_by": one.deleted_by,
-        "last_used_at": exact(one.last_used_at),
-        "last_used_by": one.last_used_by,
-    }

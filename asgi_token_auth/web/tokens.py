@@ -13,6 +13,7 @@ from starlette.responses import Response
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import EditConflict, InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
+from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
@@ -20,7 +21,7 @@ from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other
 from asgi_token_auth.web.pages import Pages, View, Visit, asks_only_for
 from asgi_token_auth.web.visitors import Visitor, Visitors, check_within
-from asgi_token_auth.words import exact, record_json
+from asgi_token_auth.wording import exact
 
 #: Where the pages are in every app.
 PATH: Final = "/-/api/tokens"
@@ -348,8 +349,7 @@ class TokenPages:
         events = await self._store.events(token.id, owner=visitor.sees, latest=latest) if full else ()
         if visit.as_json:
             details = _as_json(token, full=full)
-            happened = [{"at": exact(e.at), "event": e.name, "by": e.by, "details": e.details} for e in events]
-            return json_answer({"ok": True, "details": details, "events": happened})
+            return json_answer({"ok": True, "details": details, "events": events_json(events)})
         own = token.actor_id == visitor.id
         token = token if full else replace(token, description=None)
         return await self._pages.page(

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from asgi_token_auth.web.forms import box
-from asgi_token_auth.words import brief, describe, duration, exact, relative
+from asgi_token_auth.wording import brief, describe, duration, exact, relative
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

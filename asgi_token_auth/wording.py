@@ -1,14 +1,11 @@
-"""How tokens and secrets are told to people and to scripts: times and restrictions in words, records as plain data."""
+"""Times, lengths of time and restrictions in English."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from asgi_token_auth.restrictions import Restrictions, full_name
-from asgi_token_auth.secrets.record import SecretRecord
-from asgi_token_auth.tokens.record import TokenRecord
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 # From how many seconds on a distance is told in a unit: ninety days are not "2 months".
@@ -66,45 +63,6 @@ def brief(restrictions: Restrictions | None, most: int = 3) -> tuple[str, list[s
     count += sum(len(actions) for resources in restrictions.resource.values() for actions in resources.values())
     heading, actions = first
     return heading, actions[:most], count - len(actions[:most])
-
-
-def record_json(token: TokenRecord) -> dict[str, Any]:
-    """A record as JSON data, with times in UTC as ISO 8601."""
-    return {
-        "id": token.id,
-        "actor_id": token.actor_id,
-        "status": token.status,
-        "description": token.description,
-        "restrictions": None if token.restrictions is None else token.restrictions.to_wire(),
-        "created_at": exact(token.created_at),
-        "expires_at": exact(token.expires_at),
-        "last_used_at": exact(token.last_used_at),
-        "last_used_address": token.last_used_address,
-        "ended_at": exact(token.ended_at),
-        "parent_id": token.parent_id,
-        "previous_until": exact(token.previous_until),
-        "version": token.version,
-    }
-
-
-def secret_json(secret: SecretRecord) -> dict[str, Any]:
-    """A secret as JSON data, with times in UTC as ISO 8601. It holds no value."""
-    return {
-        "name": secret.name,
-        "description": secret.description,
-        "obtain_url": secret.obtain_url,
-        "obtain_label": secret.obtain_label,
-        "registered": secret.registered,
-        "source": secret.source,
-        "note": secret.note,
-        "version": secret.version,
-        "created_at": exact(secret.created_at),
-        "created_by": secret.created_by,
-        "updated_at": exact(secret.updated_at),
-        "updated_by": secret.updated_by,
-        "last_used_at": exact(secret.last_used_at),
-        "last_used_by": secret.last_used_by,
-    }
 
 
 def _groups(restrictions: Restrictions) -> Iterator[tuple[str, list[str]]]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from asgi_token_auth import Restrictions
-from asgi_token_auth.words import brief, describe, duration, exact, relative
+from asgi_token_auth.wording import brief, describe, duration, exact, relative
 
 DAY = 86_400
 
