@@ -11,11 +11,9 @@ from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.permissions import ACTIONS
 from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.static import check_token, checked_actor
-
-#: The actions that people may be allowed.
-ACTIONS: Final = ("auth-tokens-create", "auth-tokens-view-all", "auth-tokens-revoke-all", "manage-secrets")
 
 _KEYS: Final = (
     "tokens",

@@ -9,28 +9,32 @@ from typing import Any, Final
 from datasette.utils import display_actor
 from datasette.utils.asgi import Request
 
-from asgi_token_auth.config.block import ACTIONS
 from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.permissions import (
+    ACTIONS,
+    CREATE_TOKENS,
+    MANAGE_SECRETS,
+    REVOKE_ALL_TOKENS,
+    VIEW_ALL_TOKENS,
+    matches,
+)
 from asgi_token_auth.web.forms import Choices
 from asgi_token_auth.web.host import Frame, Section
-from asgi_token_auth.web.permissions import matches
-from asgi_token_auth.web.secrets import MANAGE
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
-from asgi_token_auth.web.visitors import CREATE, REVOKE_ALL, VIEW_ALL
 
 logger = logging.getLogger("asgi_token_auth")
 
 TOKEN_ACTIONS: Final = {
-    CREATE: "Create API tokens",
-    VIEW_ALL: "View all API tokens",
-    REVOKE_ALL: "Revoke any API tokens",
+    CREATE_TOKENS: "Create API tokens",
+    VIEW_ALL_TOKENS: "View all API tokens",
+    REVOKE_ALL_TOKENS: "Revoke any API tokens",
 }
 # Word for word as datasette-secrets has it: Datasette refuses two plugins that describe an action differently.
-SECRET_ACTIONS: Final = {MANAGE: "Manage Datasette secrets"}
+SECRET_ACTIONS: Final = {MANAGE_SECRETS: "Manage Datasette secrets"}
 
 #: Not offered: a token with one of them would reach further than its owner may expect. Scripts may send them.
-_NOT_OFFERED: Final = frozenset({CREATE, REVOKE_ALL, MANAGE, "debug-menu", "permissions-debug"})
+_NOT_OFFERED: Final = frozenset({CREATE_TOKENS, REVOKE_ALL_TOKENS, MANAGE_SECRETS, "debug-menu", "permissions-debug"})
 
 #: The largest number of tables, and of databases, that the form offers one by one.
 _MOST_TABLES: Final = 500
@@ -151,9 +155,9 @@ async def menu(datasette: Any, actor: Mapping[str, Any] | None, *, tokens: bool,
     if not actor or not isinstance(actor.get("id"), str) or actor.get("token"):
         return []
     links = []
-    if tokens and await allowed(datasette, actor, CREATE):
+    if tokens and await allowed(datasette, actor, CREATE_TOKENS):
         links.append({"href": f"{path(datasette, TOKENS_PATH)}/create", "label": "Create API token"})
-    if secrets and await allowed(datasette, actor, MANAGE):
+    if secrets and await allowed(datasette, actor, MANAGE_SECRETS):
         links.append({"href": path(datasette, SECRETS_PATH), "label": "Manage secrets"})
     return links
 

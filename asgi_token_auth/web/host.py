@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeAlias
 
 from asgi_token_auth.errors import StorageError, for_the_log
 from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.permissions import CREATE_TOKENS, matches
 from asgi_token_auth.web.forms import Choices
-from asgi_token_auth.web.permissions import matches
 from asgi_token_auth.web.templates import render
 
 Scope: TypeAlias = Mapping[str, Any]
@@ -116,7 +116,7 @@ class AnyApp:
         self.sections = sections
         self._signed_in = signed_in
         self._permissions = permissions
-        self._choices = Choices(everywhere=scopes or {}, known=frozenset({"auth-tokens-create"}))
+        self._choices = Choices(everywhere=scopes or {}, known=frozenset({CREATE_TOKENS}))
 
     async def actor(self, scope: Scope) -> Actor | None:
         """The actor of a token or of an outer middleware, else what ``signed_in`` says."""

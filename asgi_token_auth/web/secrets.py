@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
 from asgi_token_auth.middleware import SignedIn
+from asgi_token_auth.permissions import MANAGE_SECRETS
 from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
@@ -22,9 +23,7 @@ from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
 #: Where the pages are in every app.
 PATH: Final = "/-/secrets"
 
-MANAGE: Final = "manage-secrets"
-
-SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", path=PATH, action=MANAGE)
+SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", path=PATH, action=MANAGE_SECRETS)
 
 #: That a page lists; the JSON has all of them.
 _MOST_VERSIONS: Final = 50
@@ -153,7 +152,7 @@ class SecretPages:
         person = await self._pages.person(visit)
         if person.token is not None:
             raise self._pages.no_tokens()
-        if not await self._pages.may(visit, person, MANAGE):
+        if not await self._pages.may(visit, person, MANAGE_SECRETS):
             raise Refused(403, "You do not have permission to manage secrets.")
         return person
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
+from asgi_token_auth.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_ALL_TOKENS
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, Owner, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.http import Refused
 from asgi_token_auth.web.pages import Pages, Person, Visit
-
-CREATE: Final = "auth-tokens-create"
-VIEW_ALL: Final = "auth-tokens-view-all"
-REVOKE_ALL: Final = "auth-tokens-revoke-all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +73,9 @@ class Visitors:
         person = await self._pages.person(visit)
         if person.token is not None and not await self._may_manage(person.token, person.id):
             raise self._pages.no_tokens()
-        if not person.within_limits(CREATE):
-            raise Refused(403, f"You are limited, and {CREATE} is not among what you may do.")
-        may_create = await self._pages.may(visit, person, CREATE)
+        if not person.within_limits(CREATE_TOKENS):
+            raise Refused(403, f"You are limited, and {CREATE_TOKENS} is not among what you may do.")
+        may_create = await self._pages.may(visit, person, CREATE_TOKENS)
         # A token looks after itself and its children, whatever its actor may do besides.
         beyond = person.token is None
         return Visitor(
@@ -88,13 +84,13 @@ class Visitors:
             person.token,
             person.limits,
             may_create,
-            beyond and await self._pages.may(visit, person, VIEW_ALL),
-            beyond and await self._pages.may(visit, person, REVOKE_ALL),
+            beyond and await self._pages.may(visit, person, VIEW_ALL_TOKENS),
+            beyond and await self._pages.may(visit, person, REVOKE_ALL_TOKENS),
         )
 
     async def _may_manage(self, token: Authenticated, actor_id: str) -> bool:
         token_id, limits = token.auth.token_id, token.restrictions
-        if not self._tokens_may_manage or token_id is None or limits is None or not limits.allows(CREATE):
+        if not self._tokens_may_manage or token_id is None or limits is None or not limits.allows(CREATE_TOKENS):
             return False
         try:
             record = await self._store.get(token_id, owner=Family(actor_id, token_id))

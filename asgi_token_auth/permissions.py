@@ -1,9 +1,17 @@
-"""Allow blocks: who may do what, in the form that Datasette uses for them."""
+"""What people may do: the four actions, and the allow blocks that say who may, in the form that Datasette uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+CREATE_TOKENS: Final = "auth-tokens-create"
+VIEW_ALL_TOKENS: Final = "auth-tokens-view-all"
+REVOKE_ALL_TOKENS: Final = "auth-tokens-revoke-all"
+MANAGE_SECRETS: Final = "manage-secrets"
+
+#: The actions that people may be allowed.
+ACTIONS: Final = (CREATE_TOKENS, VIEW_ALL_TOKENS, REVOKE_ALL_TOKENS, MANAGE_SECRETS)
 
 
 def matches(actor: Mapping[str, Any] | None, allow: object) -> bool:
