@@ -7,17 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from asgi_token_auth.authentication import (
-    ANONYMOUS,
-    Authenticated,
-    CallableSource,
-    Chain,
-    Credential,
-    Reason,
-    Rejected,
-    Source,
-    authenticate,
-)
+from asgi_token_auth.authentication import ANONYMOUS, Authenticated, Credential, Reason, Rejected, Source
 from asgi_token_auth.bearer import (
     CREDENTIAL_REQUIRED,
     EXPIRED_TOKEN,
@@ -32,6 +22,7 @@ from asgi_token_auth.bearer import (
     insufficient_scope,
     invalid_request,
 )
+from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
 

@@ -11,8 +11,6 @@ from starlette.requests import HTTPConnection
 
 from asgi_token_auth.authentication import (
     Authenticated,
-    CallableSource,
-    Chain,
     Credential,
     Outcome,
     Reason,
@@ -22,8 +20,8 @@ from asgi_token_auth.authentication import (
     TokenUser,
     accept,
     actor_outcome,
-    authenticate,
 )
+from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, StorageError
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.sources.static import StaticTokens

@@ -608,7 +608,7 @@ async def test_an_unexpected_fault_is_logged_with_its_place_and_without_its_word
     assert (await ask(wrapped, http([bearer("a-token-of-somebody")]))).status == 503
     line = find.__code__.co_firstlineno + 1
     for said in (caplog.text, str(events[0].reason)):
-        assert f"KeyError, raised at {__name__}:{line} < asgi_token_auth.authentication:" in said
+        assert f"KeyError, raised at {__name__}:{line} < asgi_token_auth.chain:" in said
         assert "a-token-of-somebody" not in said
 
 

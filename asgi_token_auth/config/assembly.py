@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from asgi_token_auth.authentication import CallableSource, Source
+from asgi_token_auth.authentication import Source
+from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.databases import Databases, named_database, read_databases
 from asgi_token_auth.config.values import read_file

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from datasette.utils import add_cors_headers
 
-from asgi_token_auth.authentication import Authenticated, CallableSource, Source
+from asgi_token_auth.authentication import Authenticated, Source
 from asgi_token_auth.bearer import Refusal
+from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.assembly import build_sources
 from asgi_token_auth.config.block import Configuration
 from asgi_token_auth.config.databases import database_by_dsn

@@ -8,15 +8,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from asgi_token_auth.authentication import (
-    RESERVED_PREFIXES,
-    Actor,
-    Authenticated,
-    Credential,
-    Outcome,
-    accept,
-)
+from asgi_token_auth.authentication import Actor, Authenticated, Credential, Outcome, accept
 from asgi_token_auth.bearer import is_token
+from asgi_token_auth.chain import RESERVED_PREFIXES
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MIN_SECRET_LENGTH
