@@ -3,12 +3,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import postgres
 import pytest
-from asgi import SECRET, Clock
-from places import Place, PostgresPlace, SQLitePlace
 
 from asgi_token_auth import TokenStore
+from tests.support import postgres
+from tests.support.asgi import SECRET, Clock
+from tests.support.places import Place, PostgresPlace, SQLitePlace
 
 _numbers = itertools.count(1)
 

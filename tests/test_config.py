@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import postgres
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +25,7 @@ from asgi_token_auth.middleware import OUTCOME_KEY, TokenAuthMiddleware
 from asgi_token_auth.secrets.encryption import generate_key
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.tokens.store import TokenStore
+from tests.support import postgres
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import SECRET, App, Message, Scripted, ask, authenticated, bearer, http, status_of
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_token_auth import ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import ROOT
+from tests.support.asgi import SECRET, App, Message, Scripted, ask, authenticated, bearer, http, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -326,7 +327,7 @@ async def test_a_store_that_could_not_be_opened_is_tried_again_by_the_next_reque
 IN_PROCESS = """
 import asyncio, sqlite3, sys
 sys.path[:0] = [sys.argv[3]]
-from asgi import App, bearer, ask, http
+from tests.support.asgi import App, bearer, ask, http
 from asgi_token_auth import ManagedTokens, SQLTokens, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 
@@ -348,7 +349,7 @@ print(connection.execute("select count(*) from _datasette_auth_tokens where last
 
 def test_use_in_process_without_lifespan_lets_the_interpreter_end_and_loses_no_use(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", IN_PROCESS, str(tmp_path / "t.db"), SECRET, str(Path(__file__).parent)],
+        [sys.executable, "-c", IN_PROCESS, str(tmp_path / "t.db"), SECRET, str(ROOT)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import SECRET, App, Headers, Message, Scripted, ask, authenticated, bearer, http, websocket
 from fastapi import FastAPI, Request
 from starlette.applications import Starlette
 from starlette.authentication import requires
@@ -36,6 +35,7 @@ from asgi_token_auth import (
     TokenStore,
 )
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.asgi import SECRET, App, Headers, Message, Scripted, ask, authenticated, bearer, http, websocket
 
 pytestmark = pytest.mark.anyio
 

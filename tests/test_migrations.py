@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from asgi import SECRET
 from itsdangerous import URLSafeSerializer
 
 from asgi_token_auth import ANY_OWNER, Authenticated, Credential, ManagedTokens, StorageError, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.storage.migrations import migrate
+from tests.support.asgi import SECRET
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import Clock
 from cryptography.fernet import Fernet
-from places import Place, only_sqlite
 
 from asgi_token_auth import (
     ConfigurationError,
@@ -29,6 +27,8 @@ from asgi_token_auth import (
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.secrets.encryption import generate_key
 from asgi_token_auth.secrets.record import MAX_VALUE, Rotation
+from tests.support.asgi import Clock
+from tests.support.places import Place, only_sqlite
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import SECRET, Clock
-from places import Place, only_sqlite, run_sql
 
 from asgi_token_auth import (
     ANY_OWNER,
@@ -26,6 +24,8 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER
+from tests.support.asgi import SECRET, Clock
+from tests.support.places import Place, only_sqlite, run_sql
 
 pytestmark = pytest.mark.anyio
 

@@ -9,11 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import postgres
 import pytest
-from asgi import SECRET, Clock
-from places import Place, only_sqlite, run_sql
-from test_faults import Failing
 
 from asgi_token_auth import (
     ANY_OWNER,
@@ -35,6 +31,10 @@ from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.signing import SigningSecrets, TokenSigner
 from asgi_token_auth.tokens.record import MAX_PERMISSIONS, Family
 from asgi_token_auth.tokens.store import MAX_GRACE, MAX_LIMIT, MAX_SEARCH
+from tests.support import postgres
+from tests.support.asgi import SECRET, Clock
+from tests.support.failing import Failing
+from tests.support.places import Place, only_sqlite, run_sql
 
 pytestmark = pytest.mark.anyio
 

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import postgres
 import pytest
-from asgi import SECRET, App, bearer, http
 
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import postgres
+from tests.support.asgi import SECRET, App, bearer, http
 
 pytestmark = pytest.mark.anyio
 

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from asgi import SECRET, App, Clock, ask, bearer, http
-from places import Place, only_sqlite
 
 from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.storage.usage import BATCH, UsageLog, Use
+from tests.support.asgi import SECRET, App, Clock, ask, bearer, http
+from tests.support.places import Place, only_sqlite
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ Beside it stands a SELECT in PostgreSQL for each request, made in two ways: by t
 nothing else then, and by the shortest code that could do it, which copies no scope, hides nothing and answers without
 ``Vary``.
 
-Run by hand, with Debian's ``wrk`` on the path: ``python tests/benchmarks/http_cost.py``. Every round visits all servers
+Run by hand, with Debian's ``wrk`` on the path: ``python -m tests.benchmarks.http_cost``. Every round visits all servers
 in a new random order, and only numbers of one round are compared with each other.
 """
 
@@ -30,9 +30,6 @@ import httpx
 import uvicorn
 from itsdangerous import BadSignature, URLSafeSerializer
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import postgres
-
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Found, Lookup
@@ -40,6 +37,7 @@ from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.middleware import ASGIApp
 from asgi_token_auth.tokens.table import DECIDING
+from tests.support import postgres
 
 SECRET: Final = "a secret of the benchmark only"
 _TABLE: Final = "_datasette_auth_tokens"
@@ -169,7 +167,17 @@ def _start(stack: ExitStack, name: str, place: str, token: str) -> int:
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         port: int = listening.getsockname()[1]
         fd = listening.fileno()
-        command = [sys.executable, __file__, "--serve", name, "--place", place, "--listening", str(fd)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.http_cost",
+            "--serve",
+            name,
+            "--place",
+            place,
+            "--listening",
+            str(fd),
+        ]
         process = subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.DEVNULL)
     stack.callback(process.wait)
     stack.callback(process.terminate)

@@ -1,6 +1,6 @@
 """What the pages cost with many tokens, next to the same pages with few. Run it: it prints one table.
 
-    python tests/benchmarks/list_cost.py [--many 100000]
+    python -m tests.benchmarks.list_cost [--many 100000]
 
 Only ratios mean anything, and only within one run.
 """
@@ -15,11 +15,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from harness import App, Case, measure
-
 from asgi_token_auth import TokenStore, from_config
 from asgi_token_auth.databases.protocol import Steps
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.benchmarks.harness import App, Case, measure
 
 _SECRET = "a secret for benchmarks only"
 _FEW = 100

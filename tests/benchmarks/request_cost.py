@@ -1,6 +1,6 @@
 """What a request costs through the middleware, next to its peers and to the goals. Run it: it prints one table.
 
-    python tests/benchmarks/request_cost.py [--rows 1000000]
+    python -m tests.benchmarks.request_cost [--rows 1000000]
 
 Only ratios mean anything, and only within one run.
 """
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import aiosqlite
-from harness import App, Case, Results, Scope, measure
 from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
@@ -42,6 +41,7 @@ from asgi_token_auth import (
 from asgi_token_auth.databases.protocol import Steps
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.tokens.text import digest_nonce, new_nonce
+from tests.benchmarks.harness import App, Case, Results, Scope, measure
 
 _SECRET = "a secret for benchmarks only"
 _IN_ROTATION = 100

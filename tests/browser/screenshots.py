@@ -1,6 +1,6 @@
 """Makes the pictures in the README anew: the pages on a throw-away server, with made-up tokens and secrets.
 
-    python tests/browser/screenshots.py [FOLDER]
+    python -m tests.browser.screenshots [FOLDER]
 
 FOLDER is .github unless another is given.
 """
@@ -13,11 +13,11 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from browser_sites import CHROMIUM_ARGUMENTS, find_chromium, running
-from people import be
 from playwright.sync_api import Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
+from tests.support.browser_sites import CHROMIUM_ARGUMENTS, find_chromium, running
+from tests.support.people import be
 
 
 def main(folder: Path) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from browser_sites import Site, running
-from people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
+
+from tests.support.browser_sites import Site, running
+from tests.support.people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
-pytest_plugins = ["browser_fixtures"]
+pytest_plugins = ["tests.support.browser_fixtures"]
 
 HOSTILE = "<script>document.title='owned'</script>" + "W" * 300 + "\u202e'\"&"
 

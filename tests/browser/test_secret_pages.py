@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from browser_sites import KEY, Site, running
-from people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
 
 from asgi_token_auth.secrets.encryption import generate_key
+from tests.support.browser_sites import KEY, Site, running
+from tests.support.people import MISSING, PHONE, WAYS, WIDE, NewPage, be, button, field, heading, link, row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-pytest_plugins = ["browser_fixtures"]
+pytest_plugins = ["tests.support.browser_fixtures"]
 
 HOSTILE = "<script>document.title='owned'</script> \u202e'\"&/" + "W" * 90
 

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from terminal import SECRET, Terminal
+
+from tests.support.terminal import SECRET, Terminal
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from terminal import Terminal
+
+from tests.support.terminal import Terminal
 
 PASSWORD = "hunter2"
 OTHER_KINDS = (

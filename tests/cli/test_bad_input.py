@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from itsdangerous import URLSafeSerializer
 from itsdangerous.encoding import base64_encode
-from terminal import SECRET, Terminal, command, environment
+
+from tests.support.terminal import SECRET, Terminal, command, environment
 
 READING = (["list"], ["show", "1"], ["prune", "--ended-for", "1d", "--dry-run"])
 CHANGING = (["edit", "1", "--never"], ["rotate", "1"], ["revoke", "1"], ["revoke", "--all-of", "alice", "-y"])

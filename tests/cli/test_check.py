@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sites import needs_1_0
-from terminal import SECRET, Done, Terminal
 
 from asgi_token_auth import SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.secrets.encryption import generate_key
+from tests.support.sites import needs_1_0
+from tests.support.terminal import SECRET, Done, Terminal
 
 GOOD = {"manage_tokens": True, "manage_tokens_database": "tokens", "secret": {"$env": "DATASETTE_SECRET"}}
 

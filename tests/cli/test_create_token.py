@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sites import needs_1_0
-from terminal import SECRET, Terminal, environment
 
 from asgi_token_auth.cli import inputs
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS
 from asgi_token_auth.signing import SigningSecrets, datasette_signer
+from tests.support.sites import needs_1_0
+from tests.support.terminal import SECRET, Terminal, environment
 
 NOW = 1_700_000_000
 

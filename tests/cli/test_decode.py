@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from itsdangerous import URLSafeSerializer
 from itsdangerous.encoding import base64_encode
-from terminal import PATIENCE, SECRET, Terminal
+
+from tests.support.terminal import PATIENCE, SECRET, Terminal
 
 
 def sign(payload: Any, secret: str = SECRET) -> str:

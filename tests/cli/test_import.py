@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from itsdangerous import URLSafeSerializer
-from terminal import PATIENCE, SECRET, Terminal, environment
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
+from tests.support.terminal import PATIENCE, SECRET, Terminal, environment
 
 MANY = 10_000
 TABLE = "_datasette_auth_tokens"

@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Iterator
 
-import postgres
 import pytest
-from terminal import SECRET, Terminal
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
+from tests.support import postgres
+from tests.support.terminal import SECRET, Terminal
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from processes import Tokens, running, uvicorn
-from sites import bearer, demo_files
-from terminal import Terminal, environment
+
+from tests.support.processes import Tokens, running, uvicorn
+from tests.support.sites import bearer, demo_files
+from tests.support.terminal import Terminal, environment
 
 REVOCATIONS = 200
 #: So many of them start a process of their own; starting one takes longer than all else.

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
-from terminal import PATIENCE, Terminal
 
 from asgi_token_auth import SecretStore
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.secrets.encryption import generate_key
+from tests.support.terminal import PATIENCE, Terminal
 
 # The same in every process that collects these tests, whose names hold them.
 OLD, NEW = (base64.urlsafe_b64encode(bytes([number]) * 32).decode() for number in (250, 251))

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from terminal import SECRET, Terminal, environment
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.cli.output import table
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.terminal import SECRET, Terminal, environment
 
 
 def verdict(terminal: Terminal, token: str) -> Any:

@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import postgres
 import pytest
-from asgi import SECRET
 
 from asgi_token_auth import ANY_OWNER, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
+from tests.support import postgres
+from tests.support.asgi import SECRET
 
 pytestmark = pytest.mark.anyio
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
-import postgres
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_token_auth.databases.placeholders import numbered
+from tests.support import postgres
 
 #: Where a parameter is meant. Every other ":x" is part of a text, a name, a comment or a cast.
 MARK = "\u25c6"

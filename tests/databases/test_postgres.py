@@ -25,9 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
-import postgres
 import pytest
-from asgi import SECRET, App, ask, bearer, http, status_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,6 +42,8 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Steps
+from tests.support import ROOT, postgres
+from tests.support.asgi import SECRET, App, ask, bearer, http, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -672,13 +672,13 @@ def script(text: str, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
 
 
 SCRIPT = f"""
 from asgi_token_auth.databases.postgres import Postgres
-from asgi import App, status_of
+from tests.support.asgi import App, status_of
 def new_store(**more):
     return TokenStore(Postgres(sys.argv[1], schema=sys.argv[2]), secret={SECRET!r}, **more)
 def application(store):

@@ -19,11 +19,12 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from asgi import SECRET, App, ask, bearer, http, status_of
 
 from asgi_token_auth import ConfigurationError, ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases import sqlite
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import ROOT
+from tests.support.asgi import SECRET, App, ask, bearer, http, status_of
 
 pytestmark = pytest.mark.anyio
 
@@ -378,7 +379,7 @@ FORK = """
 import asyncio, logging, os, sys
 logging.disable()
 sys.path[:0] = [sys.argv[3]]
-from asgi import App, bearer, ask, http
+from tests.support.asgi import App, bearer, ask, http
 from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 
@@ -448,7 +449,7 @@ loop.close()
 def test_trap_5_a_file_that_was_open_at_a_fork_is_refused_in_the_child(
     tmp_path: Path, mode: str, expected: str
 ) -> None:
-    output = run(FORK, str(tmp_path / "t.db"), SECRET, str(Path(__file__).parent.parent), mode)
+    output = run(FORK, str(tmp_path / "t.db"), SECRET, str(ROOT), mode)
     assert output.strip() == expected
 
 
@@ -513,7 +514,7 @@ AS_NOBODY = """
 import asyncio, logging, os, sys
 logging.disable()
 sys.path[:0] = [sys.argv[3]]
-from asgi import App, bearer, ask, http
+from tests.support.asgi import App, bearer, ask, http
 from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 
@@ -539,7 +540,7 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="there are no such rights on this system")
 @pytest.mark.parametrize("journal_mode", ["wal", None], ids=["wal", "rollback journal"])
 async def test_trap_10_a_file_that_can_only_be_read_authenticates_or_fails_closed(journal_mode: Any) -> None:
-    here = str(Path(__file__).parent.parent)
+    here = str(ROOT)
     # Not in tmp_path, whose parents are closed to the user without rights.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -723,7 +724,7 @@ async def test_a_damaged_file_is_503_and_neither_repaired_nor_served(tmp_path: P
 FULL = """
 import asyncio, resource, sys
 sys.path[:0] = [sys.argv[3]]
-from asgi import App, bearer, ask, http
+from tests.support.asgi import App, bearer, ask, http
 from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 
@@ -758,7 +759,7 @@ asyncio.run(main())
 
 
 def test_a_disk_that_is_full_refuses_changes_honestly_and_keeps_authenticating(tmp_path: Path) -> None:
-    output = run(FULL, str(tmp_path / "t.db"), SECRET, str(Path(__file__).parent.parent))
+    output = run(FULL, str(tmp_path / "t.db"), SECRET, str(ROOT))
     number, _, integrity = output.strip().partition(" ")
     assert int(number) > 1
     assert integrity == "[('ok',)]"

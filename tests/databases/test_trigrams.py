@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from asgi import SECRET, Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from asgi_token_auth.databases.protocol import ReadingSteps, Steps
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.storage.values import is_text
 from asgi_token_auth.tokens.record import AnyOwner
+from tests.support.asgi import SECRET, Clock
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from datasette.database import Database
-from sites import (
+
+from asgi_token_auth.datasette import token_store, wrap_datasette
+from asgi_token_auth.errors import ConfigurationError
+from tests.support.sites import (
     BOT,
     SENSOR,
     bearer,
@@ -29,9 +32,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store, wrap_datasette
-from asgi_token_auth.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 

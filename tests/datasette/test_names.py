@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_sites import PATH, running
-from sites import needs_1_0, registered
+
+from tests.support.page_sites import PATH, running
+from tests.support.sites import needs_1_0, registered
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 from itsdangerous import URLSafeSerializer
 from itsdangerous.encoding import base64_encode
-from sites import (
+
+from asgi_token_auth.datasette import token_store, wrap_datasette
+from asgi_token_auth.errors import ConfigurationError
+from tests.support.sites import (
     BOT,
     IS_1_0,
     SECRET,
@@ -36,9 +39,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store, wrap_datasette
-from asgi_token_auth.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import postgres
 import pytest
-from sites import IS_1_0, SECRET, demo_files, issue, make, needs_1_0, serving, signed, who
 
 from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.postgres import Postgres
@@ -16,6 +14,8 @@ from asgi_token_auth.datasette import get_secret, wrap_datasette
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.encryption import generate_key
 from asgi_token_auth.secrets.store import SecretStore
+from tests.support import postgres
+from tests.support.sites import IS_1_0, SECRET, demo_files, issue, make, needs_1_0, serving, signed, who
 
 pytestmark = pytest.mark.anyio
 

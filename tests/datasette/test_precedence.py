@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import ask, websocket
-from sites import (
+
+from asgi_token_auth.datasette import token_store, wrap_datasette
+from tests.support.asgi import ask, websocket
+from tests.support.sites import (
     BOT,
     IS_1_0,
     SENSOR,
@@ -29,8 +31,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store, wrap_datasette
 
 pytestmark = pytest.mark.anyio
 

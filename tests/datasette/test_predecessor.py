@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from predecessors import interpreter, ran
-from sites import SECRET, demo_files, full_block, issue, make, needs_1_0, serving, who, wrapped
 
 from asgi_token_auth.datasette import token_store
+from tests.support.predecessors import interpreter, ran
+from tests.support.sites import SECRET, demo_files, full_block, issue, make, needs_1_0, serving, who, wrapped
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from datasette.plugins import pm
 from datasette.utils import StartupError
-from sites import (
+
+from asgi_token_auth.datasette import token_store, version, wrap_datasette
+from asgi_token_auth.errors import ConfigurationError
+from tests.support.sites import (
     BOT,
     StartFailed,
     bearer,
@@ -27,9 +30,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store, version, wrap_datasette
-from asgi_token_auth.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from itsdangerous import URLSafeSerializer
-from sites import (
+
+from asgi_token_auth import Restrictions
+from tests.support.sites import (
     BOT,
     SECRET,
     TABLE,
@@ -27,8 +29,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth import Restrictions
 
 pytestmark = pytest.mark.anyio
 

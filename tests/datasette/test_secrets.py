@@ -12,13 +12,24 @@ from typing import Any
 import pytest
 from datasette.database import Database
 from datasette.plugins import pm
-from sites import BOT, IS_1_0, StartFailed, cookie, make, needs_0_65, needs_1_0, registered, serving, wrapped
 
 from asgi_token_auth import ConfigurationError, SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import Secret, get_secret, wrap_datasette
 from asgi_token_auth.errors import SecretUnreadable, StorageError
 from asgi_token_auth.secrets.encryption import generate_key
+from tests.support.sites import (
+    BOT,
+    IS_1_0,
+    StartFailed,
+    cookie,
+    make,
+    needs_0_65,
+    needs_1_0,
+    registered,
+    serving,
+    wrapped,
+)
 
 pytestmark = pytest.mark.anyio
 

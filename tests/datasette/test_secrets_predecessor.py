@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from predecessors import interpreter, ran
-from sites import demo_files, make, needs_1_0, registered, serving
 
 from asgi_token_auth import Secret, SecretStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import get_secret
 from asgi_token_auth.secrets.encryption import Encryption, generate_key
 from asgi_token_auth.secrets.record import Rotation
+from tests.support.predecessors import interpreter, ran
+from tests.support.sites import demo_files, make, needs_1_0, registered, serving
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

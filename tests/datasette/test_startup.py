@@ -11,7 +11,10 @@ import pytest
 from datasette.database import Database
 from datasette.utils import StartupError
 from datasette.utils.asgi import Response
-from sites import (
+
+from asgi_token_auth.datasette import token_store, wrap_datasette
+from asgi_token_auth.errors import ConfigurationError
+from tests.support.sites import (
     BOT,
     IS_1_0,
     SENSOR,
@@ -30,9 +33,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store, wrap_datasette
-from asgi_token_auth.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sites import (
+
+from asgi_token_auth.datasette import token_store
+from tests.support.sites import (
     BOT,
     bearer,
     bot_block,
@@ -22,8 +24,6 @@ from sites import (
     who,
     wrapped,
 )
-
-from asgi_token_auth.datasette import token_store
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from datasette.database import Database
 from datasette.plugins import pm
-from sites import (
+
+from asgi_token_auth import ANY_OWNER
+from asgi_token_auth import datasette as plugin
+from asgi_token_auth.databases import trigrams
+from asgi_token_auth.datasette import token_store
+from tests.support.sites import (
     BOT,
     IS_1_0,
     TABLE,
@@ -25,11 +30,6 @@ from sites import (
     serving,
     wrapped,
 )
-
-from asgi_token_auth import ANY_OWNER
-from asgi_token_auth import datasette as plugin
-from asgi_token_auth.databases import trigrams
-from asgi_token_auth.datasette import token_store
 
 pytestmark = pytest.mark.anyio
 

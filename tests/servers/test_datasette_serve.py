@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE, Tokens, asked, running
-from sites import BOT, IS_1_0, SECRET, SENSOR, bot_block, demo_files, full_block, signed
+
+from tests.support import ROOT
+from tests.support.processes import PATIENCE, Tokens, asked, running
+from tests.support.sites import BOT, IS_1_0, SECRET, SENSOR, bot_block, demo_files, full_block, signed
 
 
 def serve(folder: Path, block: dict[str, Any], *, section: str = "asgi-token-auth") -> list[str]:
@@ -90,7 +92,7 @@ PROGRAM = """
 import asyncio, sys
 import httpx
 sys.path.insert(0, sys.argv[1])
-import apps
+from tests.support import apps
 from asgi_token_auth.datasette import token_store
 
 async def main():
@@ -111,7 +113,7 @@ def test_a_program_that_uses_the_app_without_lifespan_ends_and_writes_last_uses(
     with Tokens(tmp_path) as tokens:
         issued = tokens.issue()
         ran = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), app, BOT, issued.token, SENSOR, signed()],
+            [sys.executable, "-c", PROGRAM, str(ROOT), app, BOT, issued.token, SENSOR, signed()],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,

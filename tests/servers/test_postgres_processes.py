@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from typing import Any
 
-import postgres
+from tests.support import postgres
 
 ROUNDS = int(os.environ.get("TEST_POSTGRES_REVOCATIONS", "200"))
 

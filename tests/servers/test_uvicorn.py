@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Server, Tokens, asked, running, uvicorn
-from sites import BOT, SENSOR, demo_files, signed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from tests.support.processes import Server, Tokens, asked, running, uvicorn
+from tests.support.sites import BOT, SENSOR, demo_files, signed
 
 APPS = pytest.mark.parametrize("app", ["datasette", "starlette"])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from processes import PATIENCE, Server, running, uvicorn
-from sites import SECRET, bearer, demo_files
 
 from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.processes import PATIENCE, Server, running, uvicorn
+from tests.support.sites import SECRET, bearer, demo_files
 
 pytestmark = pytest.mark.anyio
 

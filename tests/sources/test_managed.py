@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import SECRET, Clock
 from itsdangerous import URLSafeSerializer
-from places import Place, only_sqlite, run_sql
 
 from asgi_token_auth import (
     Authenticated,
@@ -29,6 +27,8 @@ from asgi_token_auth import (
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.sources import managed
 from asgi_token_auth.tokens.text import digest_nonce
+from tests.support.asgi import SECRET, Clock
+from tests.support.places import Place, only_sqlite, run_sql
 
 pytestmark = pytest.mark.anyio
 

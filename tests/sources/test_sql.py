@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import App, Scripted, ask, authenticated, bearer, http
-from places import Place
 
 from asgi_token_auth import (
     Authenticated,
@@ -26,6 +24,8 @@ from asgi_token_auth import (
     TokenAuthMiddleware,
 )
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.asgi import App, Scripted, ask, authenticated, bearer, http
+from tests.support.places import Place
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from asgi import App, ask, http
-from places import Place, PostgresPlace
 
 from asgi_token_auth import Credential, SQLTokens, TokenAuthMiddleware
 from asgi_token_auth.authentication import Rejected
+from tests.support.asgi import App, ask, http
+from tests.support.places import Place, PostgresPlace
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import secret_sites
-from page_sites import KINDS, PATH, running
 
 from asgi_token_auth.web.cross_origin import cross_origin_reason
+from tests.support import secret_sites
+from tests.support.page_sites import KINDS, PATH, running
 
 HOST = {"host": "example.com"}
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import Clock
-from page_sites import PATH
-from sites import SECRET, TABLE, bearer, close_store, demo_files, full_block, make, needs_1_0, serving
 
 from asgi_token_auth import InvalidInput, Restrictions, TokenNotFound, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.tokens.record import TokenRecord
+from tests.support.asgi import Clock
+from tests.support.page_sites import PATH
+from tests.support.sites import SECRET, TABLE, bearer, close_store, demo_files, full_block, make, needs_1_0, serving
 
 pytestmark = [pytest.mark.anyio, needs_1_0]
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from page_sites import BAD_EXPIRIES
 
 from asgi_token_auth import Restrictions
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
@@ -23,6 +22,7 @@ from asgi_token_auth.web.forms import (
     to_fields,
     untilde,
 )
+from tests.support.page_sites import BAD_EXPIRIES
 
 CHOICES = Choices(
     everywhere={"view-instance": "", "items:read": ""},

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_sites import KINDS, PATH, Site, running
-from sites import bearer
+
+from tests.support.page_sites import KINDS, PATH, Site, running
+from tests.support.sites import bearer
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_sites import KINDS, PATH, Site, running
-from sites import bearer, needs_1_0
 
 from asgi_token_auth import Restrictions
+from tests.support.page_sites import KINDS, PATH, Site, running
+from tests.support.sites import bearer, needs_1_0
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_sites import KINDS, PATH, Site, running
-from sites import TABLE, bearer, needs_1_0, who
 
 from asgi_token_auth import ANY_OWNER, Restrictions
+from tests.support.page_sites import KINDS, PATH, Site, running
+from tests.support.sites import TABLE, bearer, needs_1_0, who
 
 pytestmark = pytest.mark.anyio
 

@@ -13,10 +13,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from asgi import SECRET, App, Clock, ask, http
-from page_sites import BAD_EXPIRIES, KINDS, PATH, PERMISSIONS, SCOPES, Site, running, signed_in
-from sites import IS_1_0, bearer, demo_files, full_block, make, serving
-from test_faults import Failing
 
 from asgi_token_auth import (
     ConfigurationError,
@@ -29,6 +25,10 @@ from asgi_token_auth import (
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.web import TokenPages
+from tests.support.asgi import SECRET, App, Clock, ask, http
+from tests.support.failing import Failing
+from tests.support.page_sites import BAD_EXPIRIES, KINDS, PATH, PERMISSIONS, SCOPES, Site, running, signed_in
+from tests.support.sites import IS_1_0, bearer, demo_files, full_block, make, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from page_sites import KINDS, PATH, Site, running
-from sites import bearer
+
+from tests.support.page_sites import KINDS, PATH, Site, running
+from tests.support.sites import bearer
 
 pytestmark = pytest.mark.anyio
 

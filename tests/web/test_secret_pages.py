@@ -13,13 +13,8 @@ from urllib.parse import quote, unquote
 
 import httpx
 import pytest
-from asgi import App, ask, http
 from hypothesis import given
 from hypothesis import strategies as st
-from page_sites import KINDS, signed_in
-from secret_sites import ASKED, KEY, PATH, PERMISSIONS, TABLE, Site, running
-from sites import IS_1_0, SECRET, cookie, make, serving
-from test_faults import Failing
 
 from asgi_token_auth import ConfigurationError, ManagedTokens, TokenAuthMiddleware, TokenStore, from_config
 from asgi_token_auth.databases.sqlite import SQLite
@@ -28,6 +23,11 @@ from asgi_token_auth.secrets.record import Secret
 from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.web import SecretPages
 from asgi_token_auth.web.secrets import link_to
+from tests.support.asgi import App, ask, http
+from tests.support.failing import Failing
+from tests.support.page_sites import KINDS, signed_in
+from tests.support.secret_sites import ASKED, KEY, PATH, PERMISSIONS, TABLE, Site, running
+from tests.support.sites import IS_1_0, SECRET, cookie, make, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_sites import KINDS
-from secret_sites import KEY, PATH, Site, running
-from sites import bearer
+
+from tests.support.page_sites import KINDS
+from tests.support.secret_sites import KEY, PATH, Site, running
+from tests.support.sites import bearer
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_sites import CHROMIUM_ARGUMENTS, Site, find_chromium, running
-from people import MISSING, WIDE, NewPage, be
+
+from tests.support.browser_sites import CHROMIUM_ARGUMENTS, Site, find_chromium, running
+from tests.support.people import MISSING, WIDE, NewPage, be
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

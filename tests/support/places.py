@@ -6,13 +6,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Protocol
 
-import postgres
 import pytest
 
 from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import postgres
 
 
 class Place(Protocol):

@@ -1,6 +1,6 @@
 """Real servers with the pages of tokens and secrets on them, and the browser that looks at them.
 
-    python tests/browser/browser_sites.py bare|datasette FOLDER [--tables N] [--seed]
+    python -m tests.support.browser_sites bare|datasette FOLDER [--tables N] [--seed]
 
 serves until it is ended, and prints one line of JSON: its address, and how to log in.
 """
@@ -28,6 +28,7 @@ from typing import Any
 
 from asgi_token_auth import Restrictions, Secret, SecretStore, TokenStore, from_config, secret_store_of
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import ROOT
 
 SECRET = "a secret that is only used in tests"
 PATH = "/-/api/tokens"
@@ -127,10 +128,11 @@ def running(kind: str, folder: Path, *options: str) -> Iterator[Site]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("w+") as log:
         process = subprocess.Popen(
-            [sys.executable, __file__, kind, str(folder), *options],
+            [sys.executable, "-m", "tests.support.browser_sites", kind, str(folder), *options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            cwd=ROOT,
             env={**os.environ, "DATASETTE_SECRETS_MAIL_PASSWORD": "of the environment"},
         )
         stopper = threading.Timer(300, process.kill)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asgi import App
-from sites import IS_1_0, SECRET, TABLE, cookie, demo_files, full_block, make, serving
 
 from asgi_token_auth import TokenStore, from_config
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.asgi import App
+from tests.support.sites import IS_1_0, SECRET, TABLE, cookie, demo_files, full_block, make, serving
 
 PATH = "/-/api/tokens"
 

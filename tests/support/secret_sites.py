@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from asgi import App
-from page_sites import by_header, signed_in
-from sites import IS_1_0, SECRET, cookie, demo_files, full_block, make, registered, serving
 
 from asgi_token_auth import TokenStore, from_config, secret_store_of
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.secrets.record import Secret
 from asgi_token_auth.secrets.store import SecretStore
+from tests.support.asgi import App
+from tests.support.page_sites import by_header, signed_in
+from tests.support.sites import IS_1_0, SECRET, cookie, demo_files, full_block, make, registered, serving
 
 PATH = "/-/secrets"
 TABLE = "datasette_secrets"

@@ -16,10 +16,11 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from sites import SECRET, bearer
 
 from asgi_token_auth import IssuedToken, TokenRecord, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
+from tests.support import ROOT
+from tests.support.sites import SECRET, bearer
 
 #: Seconds. Machines may be slow; what hangs, hangs for ever.
 PATIENCE = 30.0
@@ -92,9 +93,9 @@ def running(
 
 
 def uvicorn(app: str, *more: str) -> list[str]:
-    """The arguments that run a factory of ``servers/apps.py``."""
-    apps = str(Path(__file__).parent / "servers")
-    return ["-m", "uvicorn", "--factory", f"apps:{app}", "--app-dir", apps, "--host", "127.0.0.1", "--port", "0", *more]
+    """The arguments that run a factory of ``tests/support/apps.py``."""
+    factory = f"tests.support.apps:{app}"
+    return ["-m", "uvicorn", "--factory", factory, "--app-dir", str(ROOT), "--host", "127.0.0.1", "--port", "0", *more]
 
 
 class Tokens:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from browser_sites import Site
+from tests.support.browser_sites import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
