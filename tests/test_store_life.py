@@ -29,8 +29,8 @@ from asgi_token_auth.authentication import Reason
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.signing import SigningSecrets, TokenSigner
-from asgi_token_auth.tokens.record import MAX_PERMISSIONS, Family
-from asgi_token_auth.tokens.store import MAX_GRACE, MAX_LIMIT, MAX_SEARCH
+from asgi_token_auth.tokens.listing import MAX_LIMIT, MAX_SEARCH
+from asgi_token_auth.tokens.record import MAX_GRACE, MAX_PERMISSIONS, Family
 from tests.support import postgres
 from tests.support.asgi import SECRET, Clock
 from tests.support.failing import Failing

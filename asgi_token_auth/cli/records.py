@@ -11,8 +11,9 @@ from asgi_token_auth.cli.output import note, plain, say_json, wait_for_reader
 from asgi_token_auth.cli.process import whole
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.tokens.as_json import record_json
+from asgi_token_auth.tokens.listing import MAX_LIMIT
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, IssuedToken, StoredEvent, TokenRecord
-from asgi_token_auth.tokens.store import MAX_LIMIT, TokenStore
+from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.wording import describe, exact, relative
 
 

@@ -35,8 +35,16 @@ from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.tokens.as_json import events_json, record_json
-from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, Family, StoredEvent, TokenRecord
-from asgi_token_auth.tokens.store import MAX_GRACE, TokenStore
+from asgi_token_auth.tokens.record import (
+    ANY_OWNER,
+    KEEP,
+    MAX_EXPIRES_AFTER,
+    MAX_GRACE,
+    Family,
+    StoredEvent,
+    TokenRecord,
+)
+from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.wording import duration
 
 _DAY = 86_400

@@ -78,7 +78,7 @@ class SecretStore(TableStore):
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
+        super().__init__(database, table=table, clock=clock)
         self._encryption = None if encryption_key is None else _encryption(encryption_key)
         self._environ = environ
         self._registered: dict[str, Secret] = {}
@@ -470,7 +470,7 @@ class SecretStore(TableStore):
     def _now(self) -> str:
         return _written(int(self.clock()))
 
-    def _in_order(self) -> Sequence[Migration]:
+    def _migrations(self) -> Sequence[Migration]:
         def predecessor() -> Steps[None]:
             # The columns in the order and with the types that datasette-secrets gives them.
             yield (

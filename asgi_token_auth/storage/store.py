@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,15 +15,15 @@ from asgi_token_auth.storage.migrations import Migration, migrate, pending
 from asgi_token_auth.storage.usage import UsageLog, Use
 
 
-class TableStore:
+class TableStore(ABC):
     """Rows in a table of one database, and in tables whose names start with that table's.
+
+    A store of one kind says what its tables are and how their last uses are written.
 
     Args:
         database: where the rows are.
         table: the table's name.
         clock: seconds since the epoch, for tests.
-        migrations: what makes the tables, in order.
-        write_usage: writes a batch of last uses.
 
     Raises:
         ConfigurationError: ``database`` is none, or ``table`` cannot be a name.
@@ -34,8 +35,6 @@ class TableStore:
         *,
         table: str,
         clock: Callable[[], float],
-        migrations: Callable[[], Sequence[Migration]],
-        write_usage: Callable[[Sequence[Use]], Awaitable[None]],
     ) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
             raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
@@ -46,8 +45,7 @@ class TableStore:
         # As statements must say it, which where there are schemas is more than the name.
         self._table = database.qualified(table)
         self.clock = clock
-        self._migrations = migrations
-        self._usage = UsageLog(write_usage, at_end=database.close)
+        self._usage = UsageLog(self._write_usage, at_end=database.close)
         self._users = 0
         #: Whether the tables are there. :meth:`ensure_ready` has nothing to do then.
         self.ready = False
@@ -127,8 +125,16 @@ class TableStore:
         """
         await self.database.query(f"select id from {self._table} limit 1", {})
 
-    async def _prepare(self) -> None:
-        """For what must be looked at whenever the migrated tables are opened."""
+    @abstractmethod
+    def _migrations(self) -> Sequence[Migration]:
+        """What makes the tables, in order."""
+
+    @abstractmethod
+    async def _write_usage(self, uses: Sequence[Use]) -> None:
+        """Write a batch of last uses."""
+
+    async def _prepare(self) -> None:  # noqa: B027
+        """Called whenever the migrated tables are opened, for what must be checked then."""
 
     @property
     def _bookkeeping(self) -> str:

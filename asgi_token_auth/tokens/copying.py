@@ -10,7 +10,7 @@ from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.values import MAX_ID
 from asgi_token_auth.tokens.record import Status, StoredToken
-from asgi_token_auth.tokens.table import DECIDING
+from asgi_token_auth.tokens.table import DECIDING_COLUMNS
 
 #: The predecessor's columns as its first release had them.
 OLDEST: Final = (
@@ -114,7 +114,7 @@ def missing(rows: Sequence[Row], here: Sequence[Row]) -> set[int]:
 
 def imported(rows: Sequence[Row], new: set[int], now: float) -> Sequence[ImportedToken]:
     """What became of ``rows``."""
-    place = [COPIED.index(name) for name in DECIDING.split(", ")]
+    place = [COPIED.index(name) for name in DECIDING_COLUMNS]
     return [
         ImportedToken(
             row[0],

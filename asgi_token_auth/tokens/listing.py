@@ -6,12 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from asgi_token_auth.databases.protocol import Database, Row
+from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.search import TextSearch
+from asgi_token_auth.storage.values import MAX_ID, is_text
 from asgi_token_auth.tokens.table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
+
+#: Tokens in one page of a list.
+MAX_LIMIT: Final = 1_000
+#: Characters of a search.
+MAX_SEARCH: Final = 200
 
 #: The newest rows, which are read first if they are not all, and rows that an index may propose: a millisecond of each.
 _NEWEST: Final = 500
 _PROPOSED: Final = 1_000
+
+
+def check_filters(
+    status: object, search: object, *, used_before: object, used_after: object, cursor: object, limit: object
+) -> None:
+    """What a list is asked for.
+
+    Raises:
+        InvalidInput: one of the arguments is unusable.
+    """
+    if status is not None and (not isinstance(status, str) or status not in HAS_STATUS):
+        raise InvalidInput(f"status must be one of {', '.join(HAS_STATUS)}.")
+    if search is not None and (not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search)):
+        raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
+    for name, value in (("used_before", used_before), ("used_after", used_after), ("cursor", cursor)):
+        if value is not None and (type(value) is not int or not 0 <= value <= MAX_ID):
+            raise InvalidInput(f"{name} must be a whole number.")
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
 
 
 class TokenList:

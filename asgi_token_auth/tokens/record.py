@@ -16,6 +16,8 @@ from asgi_token_auth.storage.values import MAX_ID, is_text
 MAX_DESCRIPTION: Final = 1_000
 #: Seconds: a hundred years. Longer lives are typing errors.
 MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
+#: Seconds: ninety days.
+MAX_GRACE: Final = 90 * 86_400
 #: Characters of restrictions as JSON. They are read with every row that is looked at, and shown in lists.
 MAX_PERMISSIONS: Final = 250_000
 
@@ -207,6 +209,19 @@ def check_seconds(value: object) -> int | None:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MAX_EXPIRES_AFTER:
         raise InvalidInput("An expiry must be a number of seconds from 1 to a hundred years; None for no expiry.")
+    return int(value)
+
+
+def check_grace(value: object) -> int:
+    """Whole seconds that the old text of a rotated token goes on working.
+
+    Raises:
+        InvalidInput: it is not a number from none to ninety days.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_GRACE:
+        raise InvalidInput("grace must be a number of seconds from 0 to 90 days.")
     return int(value)
 
 

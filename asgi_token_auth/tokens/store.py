@@ -1,61 +1,50 @@
-"""Managed tokens in a database. Every statement that changes them is in this module."""
+"""The store of managed tokens: arguments are checked here, and the steps of each change run."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from operator import itemgetter
 from typing import Any, Final, Literal, TypeVar
 
 from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
-from asgi_token_auth.errors import ConfigurationError, EditConflict, InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.storage.migrations import Migration, pending
 from asgi_token_auth.storage.search import TextSearch
 from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import MAX_ID, as_integer, as_text, check_actor_id, is_text
+from asgi_token_auth.storage.values import MAX_ID, check_actor_id
 from asgi_token_auth.tokens import copying
-from asgi_token_auth.tokens.listing import TokenList
+from asgi_token_auth.tokens.changes import Changes
+from asgi_token_auth.tokens.listing import TokenList, check_filters
 from asgi_token_auth.tokens.record import (
     KEEP,
-    AnyOwner,
-    Family,
     IssuedToken,
     Keep,
     Owner,
     Page,
     Status,
     StoredEvent,
-    StoredToken,
     TokenRecord,
     check_description,
+    check_grace,
     check_id,
     check_seconds,
     permissions_text,
 )
-from asgi_token_auth.tokens.table import DECIDING, ENDS, HAS_STATUS, SHOWN, migrations
+from asgi_token_auth.tokens.table import DECIDING, SHOWN, event_of, migrations, record_of
 from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
 
 T = TypeVar("T")
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
-#: Seconds that the old text of a rotated token may go on working: ninety days.
-MAX_GRACE: Final = 90 * 86_400
-#: Tokens in one page of a list.
-MAX_LIMIT: Final = 1_000
-MAX_SEARCH: Final = 200
 
 # A search looks for its text in these.
 _SEARCHED: Final = ("description", "actor_id")
-
-# What an edit may change, as the record of events calls it.
-_IN_WORDS: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
 
 
 class TokenStore(TableStore):
@@ -86,7 +75,8 @@ class TokenStore(TableStore):
         record_addresses: bool = False,
         max_expires_after: int | None = None,
     ) -> None:
-        super().__init__(database, table=table, clock=clock, migrations=self._in_order, write_usage=self._write_usage)
+        super().__init__(database, table=table, clock=clock)
+        self._changes = Changes(self._table, database.dialect)
         self._search = TextSearch(database, self._table, _SEARCHED)
         self._list = TokenList(database, self._table, self._search)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
@@ -148,7 +138,7 @@ class TokenStore(TableStore):
         by = None if by is None else check_actor_id(by)
         nonce = new_nonce()
         now = int(self.clock())
-        steps = self._issue(values, digest_nonce(nonce), by, now)
+        steps = self._changes.issue(values, digest_nonce(nonce), by, now)
         return await self._transaction(self._delivered(steps, nonce, deliver))
 
     async def get(self, token_id: int, *, owner: Owner) -> TokenRecord:
@@ -158,7 +148,7 @@ class TokenStore(TableStore):
             InvalidInput: ``owner`` is no actor id.
             TokenNotFound: there is none.
         """
-        where, parameters = self._owned(owner)
+        where, parameters = self._changes.owned(owner)
         check_id(token_id)
         await self.ensure_ready()
         result = await self.database.query(
@@ -166,7 +156,7 @@ class TokenStore(TableStore):
         )
         if not result.rows:
             raise TokenNotFound(f"There is no token {token_id}.")
-        return self._record(result.rows[0])
+        return self._record_of(result.rows[0])
 
     async def revoke(self, token_id: int, *, owner: Owner, by: str | None = None) -> TokenRecord:
         """End a token, and the tokens that were created through it.
@@ -181,7 +171,7 @@ class TokenStore(TableStore):
         """
         check_id(token_id)
         by = None if by is None else check_actor_id(by)
-        return self._record(await self._transaction(self._revoke(token_id, owner, by, int(self.clock()))))
+        return self._record_of(await self._transaction(self._changes.revoke(token_id, owner, by, int(self.clock()))))
 
     async def list(
         self,
@@ -206,16 +196,8 @@ class TokenStore(TableStore):
         Raises:
             InvalidInput: an argument is unusable.
         """
-        owned, parameters = self._owned(owner)
-        if status is not None and (not isinstance(status, str) or status not in HAS_STATUS):
-            raise InvalidInput(f"status must be one of {', '.join(HAS_STATUS)}.")
-        if search is not None and (not isinstance(search, str) or len(search) > MAX_SEARCH or not is_text(search)):
-            raise InvalidInput(f"Search for text of at most {MAX_SEARCH} characters.")
-        for name, value in (("used_before", used_before), ("used_after", used_after), ("cursor", cursor)):
-            if value is not None and (type(value) is not int or not 0 <= value <= MAX_ID):
-                raise InvalidInput(f"{name} must be a whole number.")
-        if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
-            raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
+        owned, parameters = self._changes.owned(owner)
+        check_filters(status, search, used_before=used_before, used_after=used_after, cursor=cursor, limit=limit)
         await self.ensure_ready()
         rows = await self._list.rows(
             owned,
@@ -228,7 +210,7 @@ class TokenStore(TableStore):
             now=int(self.clock()),
             limit=limit + 1,
         )
-        items = [self._record(row) for row in rows[:limit]]
+        items = [self._record_of(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
     async def edit(
@@ -266,7 +248,7 @@ class TokenStore(TableStore):
             changes["expires_at"] = None if seconds is None else now + seconds
         if not isinstance(restrictions, Keep):
             changes["permissions"] = permissions_text(restrictions)
-        return self._record(await self._transaction(self._edit(token_id, owner, by, now, changes, version)))
+        return self._record_of(await self._transaction(self._changes.edit(token_id, owner, by, now, changes, version)))
 
     async def rotate(
         self,
@@ -291,11 +273,9 @@ class TokenStore(TableStore):
         """
         check_id(token_id)
         by = None if by is None else check_actor_id(by)
-        seconds = grace.total_seconds() if isinstance(grace, timedelta) else grace
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_GRACE:
-            raise InvalidInput("grace must be a number of seconds from 0 to 90 days.")
+        seconds = check_grace(grace)
         nonce = new_nonce()
-        steps = self._rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), int(seconds))
+        steps = self._changes.rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), seconds)
         return await self._transaction(self._delivered(steps, nonce, deliver))
 
     async def revoke_all(self, *, owner: Owner, by: str | None = None) -> int:
@@ -307,7 +287,7 @@ class TokenStore(TableStore):
         """
         by = None if by is None else check_actor_id(by)
         await self.ensure_ready()
-        return await self.database.transaction(self._revoke_all(owner, by, int(self.clock())))
+        return await self.database.transaction(self._changes.revoke_all(owner, by, int(self.clock())))
 
     async def prune(self, *, ended_before: float, dry_run: bool = False) -> int:
         """Delete tokens that ended before a time, with their events; return how many.
@@ -326,7 +306,7 @@ class TokenStore(TableStore):
         if isinstance(ended_before, bool) or not isinstance(ended_before, (int, float)) or not ended_before >= 0:
             raise InvalidInput("ended_before must be a number of seconds since the epoch.")
         await self.ensure_ready()
-        return await self.database.transaction(self._prune(int(min(ended_before, self.clock())), dry_run))
+        return await self.database.transaction(self._changes.prune(int(min(ended_before, self.clock())), dry_run))
 
     async def import_tokens(self, source: Database, *, dry_run: bool = False) -> Sequence[copying.ImportedToken]:
         """Copy every token of another database, of this package or of datasette-auth-tokens, with its events.
@@ -355,7 +335,7 @@ class TokenStore(TableStore):
             new = copying.missing(rows, await copying.tokens_of(self.database, self.table) or [])
             return copying.imported(rows, new, self.clock())
         await self.ensure_ready()
-        new = await self.database.transaction(self._import(rows, events))
+        new = await self.database.transaction(self._changes.import_(rows, events))
         return copying.imported(rows, new, self.clock())
 
     async def events(self, token_id: int, *, owner: Owner, latest: int | None = None) -> Sequence[StoredEvent]:
@@ -376,10 +356,7 @@ class TokenStore(TableStore):
             "order by id desc limit :latest",
             {"id": token_id, "latest": latest or MAX_ID},
         )
-        return [
-            StoredEvent(as_integer(at), as_text(name) or "", as_text(by), as_text(details))
-            for at, name, by, details in reversed(result.rows)
-        ]
+        return [event_of(row) for row in reversed(result.rows)]
 
     def lookup(self) -> Lookup:
         """The rows that decide about tokens, by id, as they are when asked for."""
@@ -405,289 +382,20 @@ class TokenStore(TableStore):
     def _delivered(
         self, steps: Steps[Row], nonce: str, deliver: Callable[[IssuedToken], object] | None
     ) -> Steps[IssuedToken]:
-        record = self._record((yield from steps))
+        record = self._record_of((yield from steps))
         issued = IssuedToken(record, self.text.build(record.id, nonce))
         if deliver is not None:
             deliver(issued)
         return issued
 
-    def _issue(self, values: dict[str, Any], digest: str, by: str | None, now: int) -> Steps[Row]:
-        if values["parent"] is not None:
-            life = values["expires_after"]
-            yield from self._check_parent(
-                values["parent"], values["actor_id"], values["permissions"], None if life is None else now + life, now
-            )
-        rows = yield (
-            f"insert into {self._table} (token_status, description, actor_id, permissions, created_timestamp, "
-            "expires_after_seconds, secret_version, token_digest, parent_id) values ('A', :description, :actor_id, "
-            f":permissions, :now, :expires_after, 0, :digest, :parent) returning {SHOWN}",
-            {**values, "now": now, "digest": digest},
-        )
-        yield self._event(rows[0][0], "created", by, now)
-        return rows[0]
-
-    def _check_parent(
-        self, parent_id: int, actor_id: object, permissions: object, until: int | None, now: int
-    ) -> Steps[None]:
-        rows = yield (
-            f"select {DECIDING} from {self._table} where id = :parent and actor_id = :actor_id",
-            {"parent": parent_id, "actor_id": actor_id},
-        )
-        parent = StoredToken(*rows[0]) if rows else None
-        if parent is None or parent.status(now) != "active":
-            raise TokenNotFound(f"Token {parent_id} is not an active token of this actor.")
-        permitted, wanted = parent.restrictions(), json.loads(str(permissions))
-        if permitted is not None and (wanted is None or not Restrictions.from_wire(wanted).is_subset(permitted)):
-            raise InvalidInput("A token cannot create a token that may do more than itself.")
-        if parent.expires_at is not None and (until is None or until > parent.expires_at):
-            raise InvalidInput("A token cannot create a token that lives longer than itself.")
-
-    def _revoke(self, token_id: int, owner: Owner, by: str | None, now: int) -> Steps[Row]:
-        where, parameters = self._owned(owner)
-        found = yield f"select id from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
-        if not found:
-            raise TokenNotFound(f"There is no token {token_id}.")
-        family = yield self._family(token_id)
-        yield from self._end(family, by, now)
-        rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
-        return rows[0]
-
-    def _edit(
-        self,
-        token_id: int,
-        owner: Owner,
-        by: str | None,
-        now: int,
-        changes: dict[str, Any],
-        version: str | None,
-    ) -> Steps[Row]:
-        token = yield from self._active(token_id, owner, now)
-        if version is not None:
-            rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
-            if self._record(rows[0]).version != version:
-                raise EditConflict("This token has been changed meanwhile; nothing was saved. Look at what it is now.")
-        rows = yield f"select description, parent_id from {self._table} where id = :id", {"id": token_id}
-        description, parent = rows[0]
-        before = {
-            "description": description,
-            "expires_after_seconds": token.expires_after,
-            "permissions": token.permissions,
-        }
-        values = {name: value for name, value in changes.items() if name != "expires_at"}
-        if "expires_at" in changes:
-            values["expires_after_seconds"] = _life(token, changes["expires_at"])
-        # A form sends everything; only what differs is a change.
-        values = {name: value for name, value in values.items() if value != before[name]}
-        if values:
-            if parent is not None and values.keys() != {"description"}:
-                wanted = values.get("permissions", token.permissions)
-                until = changes.get("expires_at", token.expires_at)
-                try:
-                    yield from self._check_parent(parent, token.actor_id, wanted, until, now)
-                except TokenNotFound as error:
-                    # The token itself was found, so this is no answer to whoever asked for it.
-                    raise InvalidInput("The token that this one was created through is gone.") from error
-            assignments = ", ".join(f"{column} = :{column}" for column in values)
-            yield f"update {self._table} set {assignments} where id = :id", {"id": token_id, **values}
-            yield self._event(token_id, "edited", by, now, ", ".join(_IN_WORDS[name] for name in values))
-            yield from self._narrow_children(token_id, by, now)
-        rows = yield f"select {SHOWN} from {self._table} where id = :id", {"id": token_id}
-        return rows[0]
-
-    def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:
-        rows = yield f"select {DECIDING} from {self._table} where id = :id", {"id": token_id}
-        token = StoredToken(*rows[0])
-        limits, until = token.restrictions(), token.expires_at
-        family = yield self._family(token_id)
-        for row in family:
-            child = StoredToken(*row)
-            if child.id == token_id or child.status(now) != "active":
-                continue
-            has, ends = child.restrictions(), child.expires_at
-            keeps = limits if has is None else has if has.is_subset(limits) else has.intersect(limits)
-            sooner = until if ends is None else ends if until is None else min(ends, until)
-            if keeps == has and sooner == ends:
-                continue
-            try:
-                life = child.expires_after if sooner == ends else _life(child, sooner)
-            except InvalidInput:
-                # Its expiry cannot be written down, so it cannot be let live.
-                yield from self._end([row], by, now)
-                continue
-            yield (
-                f"update {self._table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
-                {"permissions": permissions_text(keeps), "life": life, "id": child.id},
-            )
-            yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
-
-    def _rotate(self, token_id: int, owner: Owner, by: str | None, now: int, digest: str, grace: int) -> Steps[Row]:
-        token = yield from self._active(token_id, owner, now)
-        # An empty text stands for the predecessor's tokens, which have no nonce and so no digest.
-        previous = None if grace == 0 else "" if token.digest is None else token.digest
-        rows = yield (
-            f"update {self._table} set token_digest = :digest, previous_digest = :previous, previous_until = :until "
-            f"where id = :id returning {SHOWN}",
-            {"digest": digest, "previous": previous, "until": None if grace == 0 else now + grace, "id": token_id},
-        )
-        yield self._event(token_id, "rotated", by, now, f"the old text works for {grace} seconds" if grace else None)
-        return rows[0]
-
-    def _revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
-        where, parameters = self._owned(owner)
-        rows = yield (
-            f"select {DECIDING} from {self._table} where {where} and ended_timestamp is null order by id",
-            parameters,
-        )
-        return (yield from self._end(rows, by, now))
-
-    def _prune(self, before: int, dry_run: bool) -> Steps[int]:
-        # The casts leave rows alone whose times are damaged: SQLite would take 'soon' for 0.
-        old = (
-            f"select id from {self._table} where id < (select max(id) from {self._table}) "
-            "and (ended_timestamp < :before or (ended_timestamp is null "
-            f"and {ENDS} < :before "
-            "and cast(created_timestamp as bigint) = created_timestamp "
-            "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
-        )
-        rows = yield f"select count(*) from ({old}) as old", {"before": before}
-        if not dry_run:
-            yield f"delete from {self._table}_events where token_id in ({old})", {"before": before}
-            yield f"delete from {self._table} where id in ({old})", {"before": before}
-        count: int = rows[0][0]
-        return count
-
-    def _import(self, rows: Sequence[Row], events: Sequence[Row]) -> Steps[set[int]]:
-        here: Sequence[Row] = []
-        if rows:
-            here = yield (
-                f"select {', '.join(copying.COPIED)} from {self._table} where id between :first and :last",
-                {"first": rows[0][0], "last": rows[-1][0]},
-            )
-        new = copying.missing(rows, here)
-        values = ", ".join(f":{name}" for name in copying.COPIED)
-        yield (
-            f"insert into {self._table} ({', '.join(copying.COPIED)}) values ({values})",
-            [dict(zip(copying.COPIED, row, strict=True)) for row in rows if row[0] in new],
-        )
-        copied = [self._event(*event) for event in events if event[0] in new]
-        if copied:
-            yield copied[0][0], [parameters for _, parameters in copied]
-        if self.database.dialect.continue_ids is not None and new:
-            yield self.database.dialect.continue_ids.format(table=self._table), {}
-        return new
-
-    def _active(self, token_id: int, owner: Owner, now: int) -> Steps[StoredToken]:
-        where, parameters = self._owned(owner)
-        rows = yield (
-            f"select {DECIDING} from {self._table} where id = :id and {where}",
-            {"id": token_id, **parameters},
-        )
-        if not rows:
-            raise TokenNotFound(f"There is no token {token_id}.")
-        token = StoredToken(*rows[0])
-        if (status := token.status(now)) != "active":
-            raise InvalidInput(f"This token is {status}; only an active one can be changed.")
-        return token
-
-    def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
-        """The rows of a token and of all that were created through it."""
-        return (
-            f"select {DECIDING} from {self._table} where id in ({self._family_ids('id')}) order by id",
-            {"id": token_id},
-        )
-
-    def _family_ids(self, parameter: str) -> str:
-        # union, not union all: a damaged table whose parents form a ring must not loop for ever.
-        return (
-            f"with recursive family(id) as (select id from {self._table} where id = :{parameter} union "
-            f"select child.id from {self._table} child join family on child.parent_id = family.id) "
-            "select id from family"
-        )
-
-    def _end(self, rows: Sequence[Row], by: str | None, now: int) -> Steps[int]:
-        count = 0
-        for member in (StoredToken(*row) for row in rows):
-            # A damaged row is ended too, lest whoever repairs it brings a revoked token back to life.
-            if member.status(now) not in ("active", "damaged"):
-                continue
-            ended = yield (
-                f"update {self._table} set token_status = 'R', ended_timestamp = :now where id = :id "
-                "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E')) returning id",
-                {"id": member.id, "now": now},
-            )
-            if ended:
-                yield self._event(member.id, "revoked", by, now)
-                count += 1
-        return count
-
-    def _owned(self, owner: Owner) -> tuple[str, dict[str, Any]]:
-        """The one condition that limits a statement to what ``owner`` may reach."""
-        if isinstance(owner, AnyOwner):
-            return "1 = 1", {}
-        if isinstance(owner, Family):
-            where, parameters = self._owned(owner.actor_id)
-            return (
-                f"{where} and id in ({self._family_ids('family')})",
-                {**parameters, "family": check_id(owner.token_id)},
-            )
-        if not isinstance(owner, str) or not owner or not is_text(owner):
-            raise InvalidInput("owner must be an actor id or ANY_OWNER.")
-        return "actor_id = :owner", {"owner": owner}
-
-    def _event(
-        self, token_id: int, event: str, by: str | None, now: int, details: str | None = None
-    ) -> tuple[str, dict[str, Any]]:
-        return (
-            f"insert into {self._table}_events (token_id, event, by_actor_id, at_timestamp, details) "
-            "values (:token_id, :event, :by, :now, :details)",
-            {"token_id": token_id, "event": event, "by": by, "now": now, "details": details},
-        )
-
     async def _write_usage(self, uses: Sequence[Use]) -> None:
-        await self.database.run_many(
-            f"update {self._table} set last_used_timestamp = :at, "
-            "last_used_address = coalesce(:address, last_used_address) where id = :id "
-            "and (last_used_timestamp is null or last_used_timestamp <= :due)",
-            # In one order, so that two processes never wait for each other's rows.
-            [
-                {"id": token_id, "at": when, "due": when - 60, "address": address}
-                for token_id, when, address in sorted(uses, key=itemgetter(0))
-            ],
-        )
+        await self.database.run_many(*self._changes.note_uses(uses))
 
-    # Rows
+    def _record_of(self, row: Row) -> TokenRecord:
+        return record_of(row, self.clock())
 
-    def _record(self, row: Row) -> TokenRecord:
-        stored = StoredToken(*row[: DECIDING.count(",") + 1])
-        description, last_used, address, parent = row[DECIDING.count(",") + 1 :]
-        # Shown as damaged where it is: the others of a list must not suffer for it.
-        status, expires_at, restrictions = stored.read(self.clock())
-        return TokenRecord(
-            id=stored.id,
-            actor_id=stored.actor_id if isinstance(stored.actor_id, str) else "",
-            status=status,
-            description=description if isinstance(description, str) else None,
-            restrictions=restrictions,
-            created_at=as_integer(stored.created),
-            expires_at=expires_at,
-            last_used_at=as_integer(last_used),
-            last_used_address=address if isinstance(address, str) else None,
-            ended_at=as_integer(stored.ended),
-            parent_id=as_integer(parent),
-            previous_until=as_integer(stored.previous_until),
-        )
-
-    def _in_order(self) -> Sequence[Migration]:
+    def _migrations(self) -> Sequence[Migration]:
         return migrations(self.database, self.table, self._search)
 
     async def _prepare(self) -> None:
         await self._search.prepare()
-
-
-def _life(token: StoredToken, until: int | None) -> int | None:
-    """``until`` as the column holds it: seconds after the token was created."""
-    if until is None:
-        return None
-    if type(token.created) is not int or not -MAX_ID <= until - token.created <= MAX_ID:
-        raise InvalidInput("This token has no time of creation, so its expiry cannot be changed; rotate or revoke it.")
-    return until - token.created

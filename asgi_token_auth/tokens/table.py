@@ -1,19 +1,31 @@
-"""The table of managed tokens: its columns, what a status is in SQL, and how it came to be what it is."""
+"""The table of managed tokens: its columns, a status in SQL, its migrations, and a record of each row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from asgi_token_auth.databases.protocol import Database, Steps
+from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.storage.migrations import Migration, add_missing_columns
 from asgi_token_auth.storage.search import TextSearch
+from asgi_token_auth.storage.values import as_integer, as_text
+from asgi_token_auth.tokens.record import StoredEvent, StoredToken, TokenRecord
 
-#: The columns of a StoredToken, in its order.
-DECIDING: Final = (
-    "id, actor_id, token_status, permissions, created_timestamp, expires_after_seconds, ended_timestamp, "
-    "token_digest, previous_digest, previous_until"
+#: The columns that decide whether a token is accepted: those of a StoredToken, in its order.
+DECIDING_COLUMNS: Final = (
+    "id",
+    "actor_id",
+    "token_status",
+    "permissions",
+    "created_timestamp",
+    "expires_after_seconds",
+    "ended_timestamp",
+    "token_digest",
+    "previous_digest",
+    "previous_until",
 )
+#: The same as a SELECT lists them.
+DECIDING: Final = ", ".join(DECIDING_COLUMNS)
 #: These, and what a TokenRecord holds beside them.
 SHOWN: Final = f"{DECIDING}, description, last_used_timestamp, last_used_address, parent_id"
 
@@ -100,3 +112,31 @@ def migrations(database: Database, name: str, search: TextSearch) -> Sequence[Mi
         ("0005_ends", ends),
         ("0006_uses", uses),
     ]
+
+
+def record_of(row: Row, now: float) -> TokenRecord:
+    """The record of a row of the columns in :data:`SHOWN`. ``now``: seconds since the epoch."""
+    stored = StoredToken(*row[: len(DECIDING_COLUMNS)])
+    description, last_used, address, parent = row[len(DECIDING_COLUMNS) :]
+    # Shown as damaged where it is: the others of a list must not suffer for it.
+    status, expires_at, restrictions = stored.read(now)
+    return TokenRecord(
+        id=stored.id,
+        actor_id=stored.actor_id if isinstance(stored.actor_id, str) else "",
+        status=status,
+        description=description if isinstance(description, str) else None,
+        restrictions=restrictions,
+        created_at=as_integer(stored.created),
+        expires_at=expires_at,
+        last_used_at=as_integer(last_used),
+        last_used_address=address if isinstance(address, str) else None,
+        ended_at=as_integer(stored.ended),
+        parent_id=as_integer(parent),
+        previous_until=as_integer(stored.previous_until),
+    )
+
+
+def event_of(row: Row) -> StoredEvent:
+    """The event of a row: when, what, by whom, details."""
+    at, name, by, details = row
+    return StoredEvent(as_integer(at), as_text(name) or "", as_text(by), as_text(details))

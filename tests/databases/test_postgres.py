@@ -967,7 +967,7 @@ async def test_a_token_that_waits_for_the_end_of_its_parent_is_not_made(
             async with TokenStore(Postgres(server.dsn(), schema=schema), secret=SECRET) as other:
 
                 def steps() -> Steps[None]:
-                    yield from other._revoke(parent, "ann", None, int(time.time()))
+                    yield from other._changes.revoke(parent, "ann", None, int(time.time()))
                     loop.call_soon_threadsafe(begun.set)
                     goes_on.wait(SOON)
 
