@@ -26,7 +26,7 @@ _EDITED_NAMES: Final = {"description": "description", "expires_after_seconds": "
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class TokenChanges:
     """The changes of one table of tokens.
 
     Args:

@@ -18,7 +18,7 @@ from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, check_actor_id
 from asgi_token_auth.tokens import copying
-from asgi_token_auth.tokens.changes import Changes
+from asgi_token_auth.tokens.changes import TokenChanges
 from asgi_token_auth.tokens.listing import TokenList, check_filters
 from asgi_token_auth.tokens.record import (
     KEEP,
@@ -76,7 +76,7 @@ class TokenStore(TableStore):
         max_expires_after: int | None = None,
     ) -> None:
         super().__init__(database, table=table, clock=clock)
-        self._changes = Changes(self._table, database.dialect)
+        self._changes = TokenChanges(self._table, database.dialect)
         self._search = TextSearch(database, self._table, _SEARCHED)
         self._list = TokenList(database, self._table, self._search)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
