@@ -1,32 +1,20 @@
-"""One request or websocket through the middleware: what is refused and how, and what the app gets to see."""
+"""One request or websocket through the middleware: what is refused and how, and what is told of it."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
-from starlette.applications import Starlette
-from starlette.authentication import requires
-from starlette.responses import JSONResponse
-from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_token_auth import (
     Actor,
     Authenticated,
     ConfigurationError,
     ManagedTokens,
-    Outcome,
-    Reason,
-    Rejected,
-    Restrictions,
     SQLTokens,
     StaticTokens,
     StorageError,
@@ -36,10 +24,11 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.sqlite import SQLite
 from tests.support.asgi import SECRET, App, Headers, Message, Scripted, ask, authenticated, bearer, http, websocket
+from tests.support.sources import GOOD, sources
 
 pytestmark = pytest.mark.anyio
 
-GOOD = "good-token-0123456789"
+
 INVALID = 'Bearer realm="api", error="invalid_token", error_description="The access token is not valid."'
 TWO = "Send exactly one access token: one Authorization header or one query parameter."
 BROKEN = "The access token is malformed: send `Authorization: Bearer <token>`."
@@ -47,24 +36,6 @@ LONG = "The access token is too long."
 METHOD = "An access token in the query string is accepted on GET and HEAD only."
 DOWN = "The access token cannot be checked at the moment. Try again soon."
 NEEDED = "An access token is required: send `Authorization: Bearer <token>`."
-
-
-def sources() -> list[Any]:
-    answers: dict[str, Outcome | BaseException] = {
-        "own_good": authenticated(),
-        "own_signature": Rejected(Reason.BAD_SIGNATURE),
-        "own_malformed": Rejected(Reason.MALFORMED),
-        "own_revoked": Rejected(Reason.REVOKED, 7),
-        "own_expired": Rejected(Reason.EXPIRED, 7),
-        "own_row": Rejected(Reason.UNKNOWN_TOKEN, 7),
-        "own_damaged": Rejected(Reason.DAMAGED, 7),
-        "own_off": Rejected(Reason.SWITCHED_OFF),
-        "own_future": Rejected(Reason.NOT_YET_VALID),
-        "own_locked": StorageError("locked"),
-        "own_bug": ZeroDivisionError("1/0"),
-    }
-    wrong = Scripted({"4-wrong": Rejected(Reason.WRONG_SECRET)}, name="sql")
-    return [StaticTokens({GOOD: {"id": "bot"}}), Scripted(answers, prefixes=("own_",)), wrong]
 
 
 @dataclass
@@ -97,6 +68,8 @@ def unreadable(name: str, message: str, headers: Headers, **more: Any) -> Row:
 
 
 BASIC = (b"authorization", b"Basic dXNlcjpwYXNz")
+
+
 ROWS = [
     Row("no credential passes", 200),
     Row("another scheme passes", 200, headers=[BASIC]),
@@ -252,27 +225,6 @@ async def test_unknown_scope_types_are_handed_on_untouched() -> None:
     assert scope == {"type": "something.new"}
 
 
-@pytest.mark.parametrize("make", [http, websocket])
-async def test_without_a_credential_the_app_finds_nobody_under_every_key(make: Any) -> None:
-    """An app or a decorator that reads them must not fail on the requests of strangers."""
-    app = App()
-    scope = make([(b"cookie", b"a=1")])
-    before = dict(scope)
-    await ask(TokenAuthMiddleware(app, sources=sources()), scope)
-    assert scope == before
-    assert app.scope["actor"] is None
-    assert app.scope["auth"].scopes == ()
-    assert not await app.scope["auth"].recheck()
-    assert not app.scope["user"].is_authenticated
-    assert {key: app.scope[key] for key in before} == before
-
-
-async def test_what_an_outer_middleware_says_of_a_request_without_a_token_stays() -> None:
-    app = App()
-    await ask(TokenAuthMiddleware(app, sources=sources()), http(actor={"id": "ann"}, auth="its auth", user="its user"))
-    assert (app.scope["actor"], app.scope["auth"], app.scope["user"]) == ({"id": "ann"}, "its auth", "its user")
-
-
 async def test_every_answer_says_that_it_depends_on_the_token_unless_the_app_does() -> None:
     for headers in ([], [bearer(GOOD)], [bearer("nobody")]):
         assert (await ask(TokenAuthMiddleware(App(), sources=sources()), http(headers))).headers[
@@ -361,202 +313,6 @@ async def test_a_wrong_sql_secret_is_told_apart_from_an_unknown_id_by_nothing() 
             seen = [{k: v for k, v in scope.items() if k != "headers"} for scope in app.scopes]
             answers.append((answer, seen))
         assert answers[0] == answers[1]
-
-
-async def test_an_outer_actor_is_kept_without_a_credential_and_replaced_by_a_valid_one() -> None:
-    app = App()
-    wrapped = TokenAuthMiddleware(app, sources=sources())
-    await ask(wrapped, http(actor={"id": "outer"}))
-    await ask(wrapped, http([bearer(GOOD)], actor={"id": "outer"}))
-    assert [scope["actor"]["id"] for scope in app.scopes] == ["outer", "bot"]
-
-
-# What the app sees
-
-
-async def test_the_secret_is_hidden_from_the_app_and_other_headers_stay() -> None:
-    app = App()
-    headers = [(b"accept", b"*/*"), (b"Authorization", b"Bearer " + GOOD.encode()), (b"cookie", b"a=1")]
-    await ask(TokenAuthMiddleware(app, sources=sources()), http(headers))
-    assert app.scope["headers"] == [(b"accept", b"*/*"), (b"Authorization", b"Bearer"), (b"cookie", b"a=1")]
-    assert headers[1][1] == b"Bearer " + GOOD.encode()
-
-
-async def test_the_header_stays_where_hiding_is_switched_off() -> None:
-    app = App()
-    await ask(TokenAuthMiddleware(app, sources=sources(), hide_credentials=False), http([bearer(GOOD)]))
-    assert app.scope["headers"] == [bearer(GOOD)]
-
-
-async def test_cookies_are_dropped_beside_a_valid_token_where_that_is_asked_for() -> None:
-    app = App()
-    wrapped = TokenAuthMiddleware(app, sources=sources(), drop_cookies=True)
-    await ask(wrapped, http([(b"COOKIE", b"a=1"), bearer(GOOD), (b"cookie", b"b=2")]))
-    assert app.scope["headers"] == [(b"authorization", b"Bearer")]
-
-
-@pytest.mark.parametrize("shape", ["tuple", "generator", "list of lists"])
-async def test_headers_may_come_in_any_shape_and_case(shape: str) -> None:
-    def one_by_one() -> Iterator[tuple[bytes, bytes]]:
-        yield from pairs
-
-    pairs: Headers = [(b"AUTHORIZATION", b"bEaReR " + GOOD.encode()), (b"X-Other", b"1")]
-    shapes: dict[str, Any] = {
-        "tuple": tuple(pairs),
-        "generator": one_by_one(),
-        "list of lists": [list(pair) for pair in pairs],
-    }
-    app = App()
-    scope = {**http(), "headers": shapes[shape]}
-    assert (await ask(TokenAuthMiddleware(app, sources=sources()), scope)).status == 200
-    assert app.scope["actor"]["id"] == "bot"
-    assert [tuple(pair) for pair in app.scope["headers"]] == [(b"AUTHORIZATION", b"Bearer"), (b"X-Other", b"1")]
-    assert list(app.scope["headers"]) == list(app.scope["headers"])
-
-
-async def test_the_scope_of_the_server_is_left_alone() -> None:
-    for make in (http, websocket):
-        scope = make([bearer(GOOD)], query=b"a=1", state={"x": 1})
-        before = {**scope, "headers": list(scope["headers"])}
-        await ask(TokenAuthMiddleware(App(), sources=sources(), parameter="_auth_token"), scope)
-        assert scope == before
-
-
-QUERIES = [
-    (b"_auth_token=own_good", b""),
-    (b"a=1&_auth_token=own_good&b=2", b"a=1&b=2"),
-    (b"_auth_token=own_good&b=%32&&c", b"b=%32&&c"),
-    (b"a=%41+b;c&_auth_token=own_good&", b"a=%41+b;c&"),
-    (b"%5Fauth%5ftoken=own%5fgood&x=_auth_token", b"x=_auth_token"),
-    (b"%5f%61%75%74%68%5f%74%6f%6b%65%6e=own_good&_auth_tokens=1&a_auth_token=2", b"_auth_tokens=1&a_auth_token=2"),
-    (b"q=\xff\xfe&_auth_token=own_good", b"q=\xff\xfe"),
-]
-
-
-@pytest.mark.parametrize(("query", "cleaned"), QUERIES)
-@pytest.mark.parametrize("make", [http, websocket])
-async def test_the_parameter_is_gone_and_every_other_byte_stays(make: Any, query: bytes, cleaned: bytes) -> None:
-    app = App()
-    scope = make(query=query, raw_path=b"/caf%C3%A9?" + query)
-    before = {**scope}
-    await ask(TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token"), scope)
-    expected_path = b"/caf%C3%A9?" + cleaned if cleaned else b"/caf%C3%A9"
-    assert app.scope["actor"]["id"] == "ann"
-    # The server writes its access log from its own scope, so that one must be clean as well.
-    for seen in (app.scope, scope):
-        assert seen["query_string"] == cleaned
-        assert seen["raw_path"] == expected_path
-    assert {**scope, "query_string": query, "raw_path": before["raw_path"]} == before
-
-
-async def test_the_parameter_is_gone_before_a_refusal_is_sent_too() -> None:
-    wrapped = TokenAuthMiddleware(App(), sources=sources(), parameter="_auth_token")
-    for query in (b"x=1&_auth_token=nobody", b"x=1&_auth_token=a&_auth_token=b", b"x=1&_auth_token=" + b"x" * 9000):
-        scope = {**http(query=query), "headers": ()}
-
-        async def send(message: Message, scope: Message = scope) -> None:
-            assert scope["query_string"] == b"x=1"
-
-        async def receive() -> Message:
-            raise AssertionError("nothing is read from the client")
-
-        await wrapped(scope, receive, send)
-
-
-async def test_without_the_option_the_query_is_not_looked_at() -> None:
-    app = App()
-    scope = http(query=b"_auth_token=own_good")
-    await ask(TokenAuthMiddleware(app, sources=sources()), scope)
-    assert app.scope["actor"] is None
-    assert app.scope["query_string"] == scope["query_string"] == b"_auth_token=own_good"
-
-
-@pytest.mark.parametrize("query", [None, "absent"])
-async def test_a_websocket_without_a_query_string_is_served(query: str | None) -> None:
-    app = App()
-    scope = websocket([bearer(GOOD)])
-    if query is None:
-        scope["query_string"] = None
-    else:
-        del scope["query_string"]
-    await ask(TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token"), scope)
-    assert app.scope["actor"]["id"] == "bot"
-
-
-async def test_answers_to_a_url_with_a_token_are_kept_by_no_cache_and_tell_no_referrer() -> None:
-    app = App(headers=[(b"Cache-Control", b"public, max-age=60"), (b"etag", b"1"), (b"referrer-policy", b"origin")])
-    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token")
-    answer = await ask(wrapped, http(query=b"_auth_token=own_good"))
-    assert answer.headers == {
-        "etag": "1",
-        "cache-control": "private, no-store",
-        "referrer-policy": "no-referrer",
-        "vary": "Authorization",
-    }
-    plain = await ask(wrapped, http([bearer(GOOD)]))
-    assert plain.headers["Cache-Control"] == "public, max-age=60"
-
-
-async def test_the_actor_is_a_fresh_object_in_every_request() -> None:
-    actor = {"id": "bot", "roles": ["a"], "_r": {"a": ["vt"]}}
-    app = App()
-    wrapped = TokenAuthMiddleware(app, sources=[StaticTokens({GOOD: actor})])
-    await ask(wrapped, http([bearer(GOOD)]))
-    app.scopes[0]["actor"]["id"] = "root"
-    app.scopes[0]["actor"]["roles"].append("admin")
-    app.scopes[0]["actor"]["_r"]["a"].append("es")
-    await ask(wrapped, http([bearer(GOOD)]))
-    assert app.scopes[1]["actor"] == {"id": "bot", "roles": ["a"], "_r": {"a": ["vt"]}} == actor
-
-
-async def test_an_inner_instance_does_not_check_a_second_time() -> None:
-    inner_source = Scripted({})
-    app = App()
-    outer_source = Scripted({"one": authenticated("ann")})
-    inner = TokenAuthMiddleware(app, sources=[inner_source], required=True)
-    await ask(TokenAuthMiddleware(inner, sources=[outer_source]), http([bearer("one")]))
-    assert outer_source.asked == ["one"]
-    assert inner_source.asked == []
-    assert app.scope["actor"]["id"] == "ann"
-
-
-async def test_an_inner_instance_checks_what_the_outer_one_did_not_know() -> None:
-    app = App()
-    inner = TokenAuthMiddleware(app, sources=[Scripted({"two": authenticated("bob")})])
-    outer = TokenAuthMiddleware(inner, sources=[Scripted({})], unknown="pass")
-    await ask(outer, http([bearer("two")]))
-    assert app.scope["actor"]["id"] == "bob"
-    assert (await ask(outer, http([bearer("three")]))).status == 401
-
-
-IDENTITY_HEADERS = [
-    b"x-forwarded-user",
-    b"x-remote-user",
-    b"remote-user",
-    b"x-forwarded-email",
-    b"x-auth-request-user",
-    b"x-authorization",
-    b"authorization_",
-    b"authorization-",
-    b"authorizatio",
-    b"authorization ",
-    b"http_authorization",
-    b"proxy-authorization",
-    b"actor",
-    b"asgi_token_auth",
-]
-
-
-@pytest.mark.parametrize("name", IDENTITY_HEADERS)
-async def test_no_header_but_authorization_makes_an_actor(name: bytes) -> None:
-    for value in (b"root", b"Bearer " + GOOD.encode()):
-        for make in (http, websocket):
-            app = App()
-            source = Scripted({})
-            scope = make([(name, value)])
-            await ask(TokenAuthMiddleware(app, sources=[*sources(), source]), scope)
-            assert app.scope["actor"] is None
-            assert source.asked == []
 
 
 # Events
@@ -667,71 +423,6 @@ async def test_a_plain_function_is_a_source_and_its_faults_are_503() -> None:
 def test_an_argument_that_cannot_work_is_refused_at_construction(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         TokenAuthMiddleware(App(), **{"sources": sources(), **options})
-
-
-# Frameworks
-
-
-def starlette_app() -> Starlette:
-    @requires("authenticated")
-    def home(request: Any) -> JSONResponse:
-        return JSONResponse({"name": request.user.display_name, "identity": request.user.identity})
-
-    @requires(["authenticated", "view-table"])
-    def table(request: Any) -> JSONResponse:
-        return JSONResponse("table")
-
-    @requires("authenticated")
-    async def socket(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await websocket.send_text(websocket.user.identity)
-        await websocket.close()
-
-    return Starlette(routes=[Route("/", home), Route("/table", table), WebSocketRoute("/socket", socket)])
-
-
-def test_requires_of_starlette_reads_the_scopes_of_a_token() -> None:
-    plain, limited = "plain-token-0123456789", "limited-token-0123456789"
-    tokens = StaticTokens(
-        {
-            plain: {"id": "bot", "name": "The Bot"},
-            limited: {"id": "reader", "_r": Restrictions().allow_all("vt").to_wire()},
-        }
-    )
-
-    # Starlette's @requires needs scope["auth"] even of strangers, so somebody outside must give it.
-    async def outside(scope: Message, receive: Any, send: Any) -> None:
-        from starlette.authentication import AuthCredentials, UnauthenticatedUser
-
-        scope.setdefault("auth", AuthCredentials())
-        scope.setdefault("user", UnauthenticatedUser())
-        await TokenAuthMiddleware(starlette_app(), sources=[tokens])(scope, receive, send)
-
-    with TestClient(outside) as client:
-        assert client.get("/").status_code == 403
-        assert client.get("/", headers={"authorization": f"Bearer {plain}"}).json() == {
-            "name": "The Bot",
-            "identity": "bot",
-        }
-        # An unrestricted token has no scope by absence.
-        assert client.get("/table", headers={"authorization": f"Bearer {plain}"}).status_code == 403
-        assert client.get("/table", headers={"authorization": f"Bearer {limited}"}).status_code == 200
-        with client.websocket_connect("/socket", headers={"authorization": f"Bearer {limited}"}) as connection:
-            assert connection.receive_text() == "reader"
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/socket"):
-            pass
-
-
-def test_fastapi_sees_the_actor_and_the_user() -> None:
-    api = FastAPI()
-
-    @api.get("/")
-    def home(request: Request) -> dict[str, Any]:
-        return {"actor": request.scope["actor"], "user": request.user.identity, "source": request.auth.source}
-
-    with TestClient(TokenAuthMiddleware(api, sources=sources())) as client:
-        answer = client.get("/", headers={"authorization": f"Bearer {GOOD}"})
-    assert answer.json() == {"actor": {"id": "bot"}, "user": "bot", "source": "static"}
 
 
 async def test_recheck_turns_false_when_the_token_is_revoked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The text of signed tokens: byte for byte as itsdangerous and Datasette have it, and read strictly."""
+"""Signed text: byte for byte as itsdangerous and Datasette have it, and read strictly."""
 
 import contextlib
 import hashlib
@@ -16,36 +16,8 @@ from itsdangerous.encoding import base64_encode
 
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.signing import MAX_PAYLOAD_BYTES, SigningSecrets, TokenSigner, read_payload
-from asgi_token_auth.storage.values import MAX_ID
-from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
-
-SECRET = "s3cret"
-ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-
-
-def secrets_of(*values: str) -> SigningSecrets:
-    # Not SigningSecrets.of(), which would refuse the short secret of the published examples.
-    return SigningSecrets(values)
-
-
-def sha1_signer(*values: str, salt: str = "token") -> TokenSigner:
-    return TokenSigner(secrets_of(*(values or (SECRET,))), salt=salt, digest=hashlib.sha1)
-
-
-def text_of(*values: str) -> ManagedTokenText:
-    return ManagedTokenText(secrets_of(*(values or (SECRET,))))
-
-
-def predecessors(value: object, secret: str = SECRET) -> str:
-    """A token as datasette-auth-tokens makes it."""
-    return "dsatok_" + str(URLSafeSerializer(secret, salt="dsatok").dumps(value))
-
-
-def ours(value: object, secret: str = SECRET) -> str:
-    """A managed token of ours with anything inside."""
-    signer = TokenSigner(secrets_of(secret), salt="asgi-token-auth:dsatok_", digest=hashlib.sha256)
-    return "dsatok_" + signer.sign(value)
-
+from asgi_token_auth.tokens.text import ManagedTokenText
+from tests.support.signing import ALPHABET, SECRET, secrets_of, sha1_signer
 
 BYTE_EXACT = {
     "managed, id 1": ("dsatok", 1, "MQ.WfOAU9AMz24lxLyYZv1UCAIoNGI"),
@@ -157,14 +129,6 @@ def test_every_secret_verifies_and_the_newest_signs() -> None:
     assert old.verify(both.sign(1)) is None
 
 
-def test_managed_tokens_of_an_old_secret_are_read_and_new_ones_are_of_the_newest() -> None:
-    old, both, new = text_of("old"), text_of("old", "new"), text_of("new")
-    assert both.read(old.build(7, "nonce")) == (7, "nonce")
-    assert both.read(predecessors(7, "old")) == (7, "")
-    assert new.read(both.build(7, "nonce")) == (7, "nonce")
-    assert new.read(old.build(7, "nonce")) is None
-
-
 def test_a_compressed_bomb_is_refused_without_being_inflated() -> None:
     bomb = b"." + base64_encode(zlib.compress(json.dumps("A" * 5_000_000).encode(), 9))
     assert len(bomb) < 8192
@@ -209,81 +173,12 @@ def test_an_unreadable_payload_is_one_kind_of_error(data: bytes) -> None:
         read_payload(data)
 
 
-NO_ID: list[Any] = [True, False, None, 1.0, "1", "", 0, -1, MAX_ID + 1, 2**70, [], [1], {}, {"id": 1}]
-
-
-@pytest.mark.parametrize("value", NO_ID, ids=repr)
-def test_only_a_whole_number_that_a_database_can_hold_is_an_id(value: Any) -> None:
-    assert text_of().read(predecessors(value)) is None
-    assert text_of().read(ours([value, "nonce"])) is None
-
-
-@pytest.mark.parametrize("token_id", [1, 255, MAX_ID])
-def test_ids_are_read_as_they_were_written(token_id: int) -> None:
-    assert text_of().read(text_of().build(token_id, "nonce")) == (token_id, "nonce")
-    assert text_of().read(predecessors(token_id)) == (token_id, "")
-
-
-@pytest.mark.parametrize(
-    "value", [1, [1], [1, "n", "n"], {"0": 1, "1": "n"}, "1n", [1, ""], [1, None], [1, 5], [1, "é"]]
-)
-def test_a_managed_token_holds_an_id_and_a_nonce_and_nothing_else(value: object) -> None:
-    """A bare id under our own salt is none of the predecessor's: an empty nonce is theirs alone."""
-    assert text_of().read(ours(value)) is None
-
-
-@pytest.mark.parametrize("payload", [b"!", b"A", base64_encode(b"{"), b"." + base64_encode(b"no zlib")])
-def test_d28_a_well_signed_managed_token_that_cannot_be_read_is_none(payload: bytes) -> None:
-    predecessor = Signer(SECRET, salt="dsatok").sign(payload).decode()
-    own = Signer(SECRET, salt="asgi-token-auth:dsatok_", digest_method=hashlib.sha256).sign(payload).decode()
-    assert text_of().read("dsatok_" + predecessor) is None
-    assert text_of().read("dsatok_" + own) is None
-
-
-def test_a_nonce_under_the_predecessors_salt_is_not_read() -> None:
-    assert text_of().read(predecessors([1, "nonce"])) is None
-
-
-def test_the_prefix_is_part_of_the_token() -> None:
-    token = text_of().build(1, "nonce")
-    for spelled in (token[7:], "xxxxxxx" + token[7:], token.upper(), token[6:], " " + token):
-        assert text_of().read(spelled) is None
-
-
-def test_another_prefix_has_its_own_key_and_reads_no_predecessors_tokens() -> None:
-    """Two stores that share a secret must not accept each other's tokens under a swapped prefix."""
-    mine = ManagedTokenText(secrets_of(SECRET), prefix="mine_")
-    assert mine.read(mine.build(1, "nonce")) == (1, "nonce")
-    assert mine.read("mine_" + text_of().build(1, "nonce")[7:]) is None
-    assert mine.read("mine_" + predecessors(1)[7:]) is None
-
-
-@given(st.text(st.characters(), max_size=60))
-@example("dsatok_\ud800.\udfff")
-@example("dsatok_" + "é" * 20 + "." + "é" * 43)
-@example("dsatok_" + "a" * 20 + "." + "\ud800" * 27)
-@settings(max_examples=300, deadline=None)
-def test_no_text_raises(text: str) -> None:
-    managed, signer = text_of(), sha1_signer()
-    for shaped in (text, "dsatok_" + text, f"dsatok_{text}.{'A' * 27}", f"dsatok_{text}.{'A' * 43}"):
-        assert managed.read(shaped) is None
-        assert signer.verify(shaped) is None
-
-
 @given(st.binary(max_size=80))
 @settings(max_examples=200, deadline=None)
 def test_no_signed_bytes_raise_anything_but_value_error(data: bytes) -> None:
     for shaped in (data, base64_encode(data), b"." + base64_encode(data), b"." + base64_encode(zlib.compress(data))):
         with contextlib.suppress(ValueError):
             read_payload(shaped)
-
-
-def test_nonces_are_128_random_bits_and_kept_as_a_digest_only() -> None:
-    nonces = {new_nonce() for _ in range(200)}
-    assert len(nonces) == 200
-    assert all(len(nonce) == 22 and set(nonce) <= set(ALPHABET) for nonce in nonces)
-    nonce = nonces.pop()
-    assert digest_nonce(nonce) == hashlib.sha256(nonce.encode()).hexdigest()
 
 
 LONG = "a-long-random-string"
