@@ -43,11 +43,15 @@ _POLICY_VIOLATION: Final = 1008
 _TRY_AGAIN_LATER: Final = 1013
 
 
+#: What may become of a request that carried a credential or needed one.
+EventKind: TypeAlias = Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """What ``on_event`` is told about a request that carried a credential or needed one. Never the token."""
 
-    kind: Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"]
+    kind: EventKind
     reason: str | None
     source: str | None
     token_id: int | None
@@ -97,6 +101,7 @@ class TokenAuthMiddleware:
         max_token_bytes: int = 8192,
         on_event: Callable[[TokenEvent], object] | None = None,
         signed_in: SignedIn | None = None,
+        # For hosts that embed it, as Datasette's plugin does.
         drop_cookies: bool = False,
         forbid: Callable[[Authenticated], str | None] | None = None,
         refusal_headers: Sequence[tuple[bytes, bytes]] = (),
@@ -193,7 +198,7 @@ class TokenAuthMiddleware:
         if self._forbid is not None and await self._forbidden(outcome, scope, send):
             return
         if self._on_event is not None:
-            self._tell("accepted", scope, outcome=outcome)
+            self._emit("accepted", scope, outcome=outcome)
         # One key after the other takes half the time of a display with ** in it.
         child = dict(scope)
         if reading.header is not None and self._hide_credentials:
@@ -218,7 +223,7 @@ class TokenAuthMiddleware:
         why = self._forbid(outcome) if self._forbid is not None else None
         if why is None:
             return False
-        self._tell("forbidden", scope, reason=why, outcome=outcome)
+        self._emit("forbidden", scope, reason=why, outcome=outcome)
         await self._refuse(insufficient_scope(why), scope, send)
         return True
 
@@ -229,7 +234,7 @@ class TokenAuthMiddleware:
             return
         if outcome is None or outcome.reason is Reason.WRONG_SECRET:
             # Both alike, so that passing on does not tell which ids exist.
-            self._tell("unknown", scope, reason=outcome.reason if outcome else None)
+            self._emit("unknown", scope, reason=outcome.reason if outcome else None)
             if not self._pass_unknown:
                 await self._refuse(INVALID_TOKEN, scope, send)
                 return
@@ -241,17 +246,17 @@ class TokenAuthMiddleware:
             await self.app(child, receive, send)
             return
         logger.info("a token was refused: %s (id %s)", outcome.reason, outcome.token_id)
-        self._tell("rejected", scope, reason=outcome.reason, token_id=outcome.token_id)
+        self._emit("rejected", scope, reason=outcome.reason, token_id=outcome.token_id)
         await self._refuse(_REFUSALS.get(outcome.reason, INVALID_TOKEN), scope, send)
 
     async def _cannot_tell(self, detail: str, scope: Scope, send: Send) -> None:
         logger.error("a token could not be checked: %s", detail)
-        self._tell("unavailable", scope, reason=detail)
+        self._emit("unavailable", scope, reason=detail)
         await self._refuse(UNAVAILABLE, scope, send)
 
     async def _without_token(self, scope: Scope, receive: Receive, send: Send, reading: Reading) -> None:
         if reading.fault is not None:
-            self._tell("unreadable", scope, reason=reading.fault)
+            self._emit("unreadable", scope, reason=reading.fault)
             await self._refuse(invalid_request(reading.fault), scope, send)
             return
         if self._required and not scope.get("actor") and not _is_preflight(scope):
@@ -272,7 +277,7 @@ class TokenAuthMiddleware:
         await self.app(child, receive, send)
 
     async def _refuse_anonymous(self, scope: Scope, send: Send) -> None:
-        self._tell("required", scope)
+        self._emit("required", scope)
         await self._refuse(CREDENTIAL_REQUIRED, scope, send)
 
     def _write(self, refusal: Refusal) -> tuple[HeaderList, bytes]:
@@ -296,9 +301,9 @@ class TokenAuthMiddleware:
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def _tell(
+    def _emit(
         self,
-        kind: Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"],
+        kind: EventKind,
         scope: Scope,
         *,
         reason: str | None = None,

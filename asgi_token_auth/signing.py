@@ -1,4 +1,4 @@
-"""The text of signed tokens: how it is made and how it is read back. Pure; nothing is looked up.
+"""Secrets that sign, and signed text: how it is made, and how it is read back strictly. Nothing is looked up.
 
 Keys are derived as itsdangerous derives them, so its serializers read and write the same text. Reading is
 our own for two reasons: only the one canonical spelling of a signature is accepted (base64 has several),
