@@ -20,8 +20,8 @@ class Credential:
     __slots__ = ("address", "token")
 
     def __init__(self, token: str, address: str | None = None) -> None:
-        self.token = token
-        self.address = address
+        self.token: str = token
+        self.address: str | None = address
 
     def __repr__(self) -> str:
         return "Credential(<hidden>)"
@@ -81,10 +81,10 @@ class TokenAuth:
         expires_at: float | None,
         recheck: Callable[[], Awaitable[bool]],
     ) -> None:
-        self.scopes = tuple(scopes)
-        self.source = source
-        self.token_id = token_id
-        self.expires_at = expires_at
+        self.scopes: tuple[str, ...] = tuple(scopes)
+        self.source: str = source
+        self.token_id: int | None = token_id
+        self.expires_at: float | None = expires_at
         self._recheck = recheck
 
     async def recheck(self) -> bool:
@@ -107,9 +107,9 @@ class TokenUser:
     is_authenticated: Final = True
 
     def __init__(self, actor: Actor) -> None:
-        self.identity = str(actor.get("id", ""))
+        self.identity: str = str(actor.get("id", ""))
         shown = (actor.get(key) for key in ("display", "name", "username", "login"))
-        self.display_name = str(next((name for name in shown if name), self.identity))
+        self.display_name: str = str(next((name for name in shown if name), self.identity))
 
     def __repr__(self) -> str:
         return f"TokenUser(identity={self.identity!r})"
@@ -163,9 +163,9 @@ class Authenticated:
     ) -> None:
         self._actor = dict(actor)
         self._flat = not any(isinstance(value, _CONTAINERS) for value in actor.values())
-        self.restrictions = restrictions
-        self.user = TokenUser(actor)
-        self.auth = TokenAuth(
+        self.restrictions: Restrictions | None = restrictions
+        self.user: TokenUser = TokenUser(actor)
+        self.auth: TokenAuth = TokenAuth(
             scopes=_scopes(actor, restrictions),
             source=source,
             token_id=token_id,
@@ -230,13 +230,13 @@ def _scopes(actor: Actor, restrictions: Restrictions | None) -> Sequence[str]:
     if restrictions is not None:
         for action in restrictions.all:
             scopes += [action] if full_name(action) == action else [action, full_name(action)]
-    listed = actor.get("scopes")
+    listed: list[Any] | tuple[Any, ...] | None = actor.get("scopes")
     if isinstance(listed, (list, tuple)):
         scopes += [scope for scope in listed if isinstance(scope, str)]
     return list(dict.fromkeys(scopes))
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: dict[Any, Any] | list[Any] | tuple[Any, ...] | set[Any] | str | float | None) -> Any:
     if isinstance(value, dict):
         return {key: _copy(inner) for key, inner in value.items()}
     if isinstance(value, list):

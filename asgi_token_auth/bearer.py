@@ -68,7 +68,7 @@ class QueryParameter:
                 "parameter: give the name of a query parameter, at most 64 letters, digits, - . _ ~, for example "
                 "_auth_token."
             )
-        self.name = name
+        self.name: str = name
         spelled = b"".join(b"(?:%b|%%%b)" % (re.escape(c.encode()), _hex(c)) for c in name)
         self._pair = re.compile(b"(?:^|&)" + spelled + b"(?:=([^&]*))?(?=&|\\Z)")
 

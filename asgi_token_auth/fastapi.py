@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import HTTPException
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.openapi.models import SecurityBase as SecurityBaseModel
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
@@ -31,7 +32,7 @@ class CurrentActor(SecurityBase):
     def __init__(
         self, *, realm: str = "api", scheme_name: str = "Bearer token", description: str | None = None
     ) -> None:
-        self.model = HTTPBearerModel(description=description)
+        self.model: SecurityBaseModel = HTTPBearerModel(description=description)
         self.scheme_name = scheme_name
         self._realm = realm
 

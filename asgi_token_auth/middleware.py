@@ -26,7 +26,7 @@ from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 # Permissive on purpose: servers and frameworks each declare their own ASGI types.
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -144,7 +144,10 @@ class TokenAuthMiddleware:
         self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
         self._checks = bool(sources)
         #: What is opened and closed with the server, in this order.
-        self.resources = (*resources, *(s for s in self._chain.sources if isinstance(s, Resource)))
+        self.resources: tuple[Resource, ...] = (
+            *resources,
+            *(s for s in self._chain.sources if isinstance(s, Resource)),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -158,7 +161,7 @@ class TokenAuthMiddleware:
         if self._vary and kind == "http":
             send = _varying(send)
         server_scope = scope
-        headers = scope["headers"]
+        headers: HeaderList = scope["headers"]
         if type(headers) is not list:
             # ASGI promises an iterable only, and the app must be able to read it again.
             headers = list(headers)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
 CREATE_TOKENS: Final = "auth-tokens-create"
 VIEW_ALL_TOKENS: Final = "auth-tokens-view-all"
@@ -14,7 +14,7 @@ MANAGE_SECRETS: Final = "manage-secrets"
 ACTIONS: Final = (CREATE_TOKENS, VIEW_ALL_TOKENS, REVOKE_ALL_TOKENS, MANAGE_SECRETS)
 
 
-def matches(actor: Mapping[str, Any] | None, allow: object) -> bool:
+def matches(actor: Mapping[str, Any] | None, allow: Mapping[str, Any] | bool | None) -> bool:
     """Whether an allow block covers an actor.
 
     ``True`` covers everybody and ``False`` nobody. An object covers an actor if any of its keys does: the
@@ -30,7 +30,13 @@ def matches(actor: Mapping[str, Any] | None, allow: object) -> bool:
 def _covers(value: object, wanted: object) -> bool:
     if value is None:
         return False
-    values = value if isinstance(value, (list, tuple)) else [value]
-    accepted = wanted if isinstance(wanted, (list, tuple)) else [wanted]
     # Compared with their types: 1 is not True, and "5" is not 5.
-    return any(choice == "*" or (type(choice) is type(one) and choice == one) for one in values for choice in accepted)
+    return any(
+        choice == "*" or (type(choice) is type(one) and choice == one)
+        for one in _listed(value)
+        for choice in _listed(wanted)
+    )
+
+
+def _listed(value: object) -> Sequence[object]:
+    return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else [value]

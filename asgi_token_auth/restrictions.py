@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from asgi_token_auth.errors import InvalidInput
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 Actions: TypeAlias = tuple[str, ...]
 
@@ -170,16 +171,17 @@ class Restrictions:
         return wire
 
     @classmethod
-    def from_wire(cls, value: object) -> Restrictions:
+    def from_wire(cls, value: Any) -> Restrictions:
         """Read an ``_r`` object.
 
         Raises:
             InvalidInput: the value is not exactly an object of lists of action names. Nothing is guessed
                 from a malformed one, since guessing could only add rights.
         """
-        if not isinstance(value, dict) or not value.keys() <= {"a", "d", "r"}:
+        wire: dict[str, Any] = value
+        if not isinstance(wire, dict) or not wire.keys() <= {"a", "d", "r"}:
             raise InvalidInput("Restrictions must be an object with no keys but a, d and r.")
-        return cls(all=value.get("a", ()), database=value.get("d", {}), resource=value.get("r", {}))
+        return cls(all=wire.get("a", ()), database=wire.get("d", {}), resource=wire.get("r", {}))
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_wire(), sort_keys=True))
@@ -241,13 +243,13 @@ def _text(value: object, what: str) -> str:
     return value
 
 
-def _actions(value: object) -> Actions:
+def _actions(value: Sequence[str]) -> Actions:
     if not isinstance(value, (list, tuple)) or not _are_names(value):
         raise InvalidInput("Restrictions must hold lists of action names.")
     return tuple(value)
 
 
-def _by_name(value: object, read: Callable[[object], T]) -> Mapping[str, T]:
+def _by_name(value: Mapping[str, V], read: Callable[[V], T]) -> Mapping[str, T]:
     if not isinstance(value, Mapping) or not _are_names(value):
         raise InvalidInput("Restrictions of databases and of resources must be objects keyed by name.")
     return MappingProxyType({name: read(inner) for name, inner in value.items()})

@@ -41,7 +41,7 @@ _KEYS: Final = (
 class Configuration:
     """A configuration block in which every value has been checked."""
 
-    tokens: Mapping[str, Actor] = field(default_factory=dict, repr=False)
+    tokens: Mapping[str, Actor] = field(default_factory=dict[str, Actor], repr=False)
     param: str | None = None
     query_sql: str | None = None
     query_database: str | None = None
@@ -57,35 +57,36 @@ class Configuration:
     hide_credentials: bool = True
     max_expires_after: int | None = None
     tokens_may_manage_tokens: bool = False
-    scopes: Mapping[str, str] = field(default_factory=dict)
+    scopes: Mapping[str, str] = field(default_factory=dict[str, str])
     expose_token_tables: bool = False
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
     secrets_database: str | None = None
 
 
-def read_configuration(block: object) -> Configuration:
+def read_configuration(block: Any) -> Configuration:
     """Check a block and resolve its ``$env`` and ``$file`` values.
 
     Raises:
         ConfigurationError: naming the key and the mend.
     """
-    if not isinstance(block, Mapping):
+    given: Mapping[str, Any] = block
+    if not isinstance(given, Mapping):
         raise ConfigurationError("The configuration must be an object of keys and values.")
-    for key in block:
+    for key in given:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_KEYS)}."
             raise ConfigurationError(f"{key}: there is no such key; {hint}")
-    read = _Reader(block)
-    query = read.value("query", dict, "an object with sql and database") or {}
+    read = _Reader(given)
+    query: dict[str, Any] = read.value("query", dict, "an object with sql and database") or {}
     _only(query, ("sql", "database"), "query")
-    if "query" in block and (not isinstance(query.get("sql"), str) or not query["sql"].strip()):
+    if "query" in given and (not isinstance(query.get("sql"), str) or not query["sql"].strip()):
         raise ConfigurationError("query.sql: give the SELECT as a string.")
     if not isinstance(query.get("database"), (str, type(None))):
         raise ConfigurationError("query.database: give the name of a database as a string.")
-    secrets = read.value("secrets", dict, "an object with encryption_key and database") or {}
+    secrets: dict[str, Any] = read.value("secrets", dict, "an object with encryption_key and database") or {}
     _only(secrets, ("encryption_key", "encryption-key", "database"), "secrets")
-    if "secrets" in block and ("encryption_key" in secrets) == ("encryption-key" in secrets):
+    if "secrets" in given and ("encryption_key" in secrets) == ("encryption-key" in secrets):
         raise ConfigurationError("secrets.encryption_key: give one key, or a list of keys with the newest last.")
     if not isinstance(secrets.get("database"), (str, type(None))):
         raise ConfigurationError("secrets.database: give the name of a database as a string.")
@@ -132,9 +133,9 @@ def read_configuration(block: object) -> Configuration:
     )
     if not manage:
         for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
-            if key in block:
+            if key in given:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
-        if "permissions" in block and not secrets:
+        if "permissions" in given and not secrets:
             raise ConfigurationError(
                 "permissions: has no effect without manage_tokens or secrets; set manage_tokens: true."
             )
@@ -171,7 +172,7 @@ class _Reader:
         return None if value is None else int(value)
 
 
-def _tokens(entries: list[Any] | None) -> dict[str, Actor]:
+def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
     tokens: dict[str, Actor] = {}
     for number, entry in enumerate(entries or (), start=1):
         where = f"tokens: number {number}"
@@ -205,7 +206,7 @@ def _permissions(value: dict[str, Any] | None) -> Mapping[str, Any] | None:
     return value
 
 
-def _scopes(value: Any) -> dict[str, str]:
+def _scopes(value: list[str] | dict[str, str] | None) -> dict[str, str]:
     if value is None:
         return {}
     listed = isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -217,7 +218,7 @@ def _scopes(value: Any) -> dict[str, str]:
     return named
 
 
-def _keys(value: Any) -> tuple[str, ...]:
+def _keys(value: str | list[str] | None) -> tuple[str, ...]:
     keys = [value] if isinstance(value, str) else value
     if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
         raise ConfigurationError("secrets.encryption_key: must be a string or a list of strings, newest last.")

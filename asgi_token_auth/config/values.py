@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from asgi_token_auth.errors import ConfigurationError
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: Bytes of a file named by ``$file``, and of a configuration file.
 MAX_SECRET_FILE: Final = 65_536
@@ -39,7 +39,9 @@ def read_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         raise ConfigurationError(f"{file} is larger than {MAX_CONFIG_FILE:,} bytes.")
     try:
         text = raw.decode()
-        block = json.loads(text, object_pairs_hook=_object) if file.suffix == ".json" else tomllib.loads(text)
+        block: dict[str, Any] = (
+            json.loads(text, object_pairs_hook=_object) if file.suffix == ".json" else tomllib.loads(text)
+        )
     except _RepeatedKey as error:
         raise ConfigurationError(f"{file} has the same key twice in one object; remove one.") from error
     except (ValueError, RecursionError) as error:
@@ -62,7 +64,7 @@ class _RepeatedKey(ValueError):
     pass
 
 
-def resolve(value: Any, where: str) -> Any:
+def resolve(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | str | float | None, where: str) -> Any:
     """``value`` with every ``{"$env": NAME}`` and ``{"$file": PATH}`` in it replaced by what it names.
 
     Raises:

@@ -31,7 +31,7 @@ from asgi_token_auth.storage.values import as_text, check_actor_id, is_text
 if TYPE_CHECKING:
     from asgi_token_auth.secrets.encryption import Encryption
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: The table of datasette-secrets, which this store reads and extends.
 DEFAULT_TABLE: Final = "datasette_secrets"

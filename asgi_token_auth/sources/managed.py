@@ -12,7 +12,7 @@ from asgi_token_auth.tokens.record import StoredToken
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.tokens.text import digest_nonce
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: Tokens remembered, in each of two generations.
 CACHE_SIZE: Final = 5_000

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 from asgi_token_auth.signing import SIGNED_PREFIX, SecretInput, SigningSecrets, datasette_signer, read_payload
+
+T = TypeVar("T")
 
 #: Seconds that another machine's clock may be ahead.
 CLOCK_SKEW: Final = 60
@@ -113,7 +115,7 @@ class SignedTokens:
             recheck=Recheck(self, credential),
         )
 
-    def _read(self, payload: object) -> tuple[dict[str, Any], int | None, Restrictions | None]:
+    def _read(self, payload: dict[str, Any]) -> tuple[dict[str, Any], int | None, Restrictions | None]:
         if not isinstance(payload, dict):
             raise ValueError("not an object")
         actor_id, created, duration = payload.get("a"), payload.get("t"), payload.get("d")
@@ -137,14 +139,14 @@ class SignedTokens:
         return actor, created + duration, restrictions
 
 
-def _actions(value: object, argument: str) -> Iterable[str]:
+def _actions(value: Iterable[str], argument: str) -> Iterable[str]:
     # A string is an iterable of its letters, which are no actions.
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidInput(f"{argument}: give a list of action names.")
     return value
 
 
-def _items(value: object, argument: str) -> Iterable[tuple[str, Any]]:
+def _items(value: Mapping[str, T], argument: str) -> Iterable[tuple[str, T]]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{argument}: give an object keyed by name.")
     return value.items()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 import logging
 import re
-from typing import Any
+from typing import Any, Final
 
 from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, StorageError, ValueRefused
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 # Where a parameter is only text: comments and quoted words.
 _NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
@@ -135,7 +135,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _as_bytes(value: object) -> bytes:
+def _as_bytes(value: str | bytes | memoryview[int] | int | None) -> bytes:
     """The stored secret as it would be sent; empty, which matches nothing, for what cannot be sent."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace")

@@ -6,7 +6,7 @@ import hmac
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from asgi_token_auth.authentication import Actor, Authenticated, Credential, Outcome, accept
 from asgi_token_auth.bearer import is_token
@@ -15,7 +15,7 @@ from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MIN_SECRET_LENGTH
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 
 class StaticTokens:
@@ -81,7 +81,7 @@ def check_token(token: object, where: str) -> None:
         )
 
 
-def checked_actor(actor: object, where: str) -> dict[str, Any]:
+def checked_actor(actor: Actor | None, where: str) -> dict[str, Any]:
     """A copy of ``actor`` as plain JSON data, which shares nothing with it. ``where`` begins every message.
 
     Raises:

@@ -27,7 +27,7 @@ async def migrate(database: Database, bookkeeping: str, migrations: Sequence[Mig
         columns = f"name text primary key, applied_timestamp {database.dialect.integer}"
         yield f"create table if not exists {bookkeeping} ({columns})", {}
         done = {name for (name,) in (yield f"select name from {bookkeeping}", {})}
-        ran = []
+        ran: list[str] = []
         for name, change in migrations:
             if name not in done:
                 yield from change()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Parameters, ReadingSteps, Row, Search, Steps, T
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import StorageError
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 
 class TextSearch:

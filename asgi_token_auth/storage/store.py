@@ -48,7 +48,7 @@ class TableStore(ABC):
         self._usage = UsageLog(self._write_usage, at_end=database.close)
         self._users = 0
         #: Whether the tables are there. :meth:`ensure_ready` has nothing to do then.
-        self.ready = False
+        self.ready: bool = False
         self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from asgi_token_auth.errors import for_the_log
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: Seconds from the first note to the write, rows in one transaction, and how much may wait when writing fails.
 FLUSH_INTERVAL: Final = 5.0

@@ -116,11 +116,11 @@ class TokenList:
     ) -> Sequence[str]:
         """For each filter that an index serves, a query for the ids of all rows that may fit it."""
         select = f"select id from {self._table} where"
-        proposals = []
+        proposals: list[str] = []
         if status is not None:
             proposals.append(f"{select} {owned} and {MAY_HAVE_STATUS[status]}")
         if self._database.dialect.indexes_uses and (used_before is not None or used_after is not None):
-            known = []
+            known: list[str] = []
             if used_after is not None:
                 known.append("last_used_timestamp >= :used_after")
             if used_before is not None:

@@ -81,7 +81,7 @@ class TokenStore(TableStore):
         self._list = TokenList(database, self._table, self._search)
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
             raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
-        self.text = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
+        self.text: ManagedTokenText = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
         self.record_addresses = record_addresses
         if max_expires_after is not None and (type(max_expires_after) is not int or max_expires_after < 1):
             raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")

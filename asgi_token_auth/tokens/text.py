@@ -19,7 +19,7 @@ class ManagedTokenText:
     __slots__ = ("_legacy", "_signer", "prefix")
 
     def __init__(self, secrets: SigningSecrets, *, prefix: str = MANAGED_PREFIX) -> None:
-        self.prefix = prefix
+        self.prefix: str = prefix
         self._signer = TokenSigner(secrets, salt=f"asgi-token-auth:{prefix}", digest=hashlib.sha256)
         # Salt and digest are those of Datasette.sign(id, "dsatok").
         self._legacy = TokenSigner(secrets, salt="dsatok", digest=hashlib.sha1) if prefix == MANAGED_PREFIX else None
@@ -48,7 +48,8 @@ class ManagedTokenText:
         match value:
             case [token_id, str(nonce)] if _is_id(token_id) and nonce and nonce.isascii():
                 return token_id, nonce
-        return None
+            case _:
+                return None
 
 
 def new_nonce() -> str:
