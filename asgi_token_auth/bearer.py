@@ -27,6 +27,8 @@ _TOKEN_CHARACTERS: Final = bytes(c for c in range(0x21, 0x7F) if c != ord(","))
 _SCHEME_CHARACTERS: Final = frozenset(
     bytes([c]) for c in b"!#$%&'*+-.^_`|~0123456789" + bytes(range(65, 91)) + bytes(range(97, 123))
 )
+# RFC 9110 section 5.6.4: what stands in quotes is one parameter's value and no credential.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 #: Fields that a reader remembers at once, and the bytes of the longest of them.
 _REMEMBERED: Final = 1_000
 _MEMORABLE: Final = 512
@@ -119,6 +121,9 @@ class CredentialReader:
                 fields += 1
                 if value[:7] == b"Bearer " or _is_attempt(value):
                     found, position = value, index
+                elif b"," in value and _joins_an_attempt(value):
+                    # A proxy made one field of two; the app must not be shown the second.
+                    fields, found = 2, value
         if query and (parameter := self._parameter) is not None and (values := parameter.find(query)):
             cleaned = parameter.remove(query)
             if found is not None or len(values) > 1:
@@ -164,6 +169,12 @@ def _is_attempt(value: bytes) -> bool:
     # RFC 9110 section 5.5: whitespace around a field value is no part of it.
     value = value.lstrip(b" \t")
     return value[:6].lower() == _SCHEME and value[6:7] not in _SCHEME_CHARACTERS
+
+
+def _joins_an_attempt(value: bytes) -> bool:
+    """Whether a bearer token follows the credentials of another scheme in one field (RFC 9110 section 5.3)."""
+    members = _QUOTED.sub(b"", value).split(b",")
+    return any(_is_attempt(member) and len(member.split(None, 1)) > 1 for member in members[1:])
 
 
 def _read_value(value: bytes, cleaned: bytes, max_token_bytes: int) -> Reading:

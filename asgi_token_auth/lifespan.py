@@ -46,8 +46,11 @@ async def run_lifespan(
 ) -> None:
     """Open ``resources``, then let ``app`` start; let ``app`` end, then close them.
 
-    A resource that cannot be opened is ``lifespan.startup.failed``. An app that does not know lifespan
-    events still gets its resources.
+    An app that does not know lifespan events, and fails before it has asked for one, still gets its resources.
+
+    Raises:
+        Exception: what stops a resource or the app from starting, after ``lifespan.startup.failed`` where nothing
+            else was sent. Servers take the event for their answer; Starlette's test client takes the exception.
     """
     message = await receive()
     opened: list[Resource] = []
@@ -56,17 +59,18 @@ async def run_lifespan(
             await resource.open()
             opened.append(resource)
     except Exception as error:
-        logger.error("not started: %s", error)
         await _close(opened)
+        # The server writes the message into its log, so nothing is written here.
         await send({"type": "lifespan.startup.failed", "message": str(error)})
-        return
+        raise
 
-    answered = finished = False
+    asked = answered = finished = False
     first: list[_Message] = [message]
     last: _Message | None = None
 
     async def app_receive() -> _Message:
-        nonlocal last
+        nonlocal asked, last
+        asked = True
         if first:
             return first.pop()
         last = await receive()
@@ -90,10 +94,11 @@ async def run_lifespan(
     try:
         await app(scope, app_receive, app_send)
     except Exception as error:
-        if answered:
+        if asked or answered:
             await _close(opened)
             raise
-        # As the ASGI specification has it for servers: an app that raises does not support lifespan.
+        # As the ASGI specification has it for servers: an app that raises does not support lifespan. One that has
+        # asked for the event does, and must not be served as if it had started.
         logger.info("the app does not take lifespan events (%s)", type(error).__name__)
     if finished:
         return

@@ -111,6 +111,10 @@ class TokenSigner:
         """The text that carries ``value``, which must be plain JSON data."""
         return self._serializer.dumps(value)
 
+    def payload(self, value: object) -> bytes:
+        """What :meth:`sign` signs for ``value``: its one canonical spelling."""
+        return self._serializer.dump_payload(value)
+
     def verify(self, text: str) -> bytes | None:
         """The signed part of ``text``, still encoded, or ``None`` if no secret of ours signed exactly this text."""
         signed, separator, signature = text.rpartition(".")
@@ -144,7 +148,8 @@ def read_payload(data: bytes) -> Any:
                 raise ValueError("the payload is too large or cut off")
         else:
             raw = base64_decode(data)
-        return json.loads(raw)
+        # Not the bytes, whose encoding would be guessed: UTF-16 and byte order marks are what nobody writes here.
+        return json.loads(raw.decode())
     except (ValueError, RecursionError, zlib.error, BadData) as error:
         raise ValueError("the payload cannot be read") from error
 

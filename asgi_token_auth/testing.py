@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,11 @@ def acting_as(app: ASGIApp, actor: Actor, *, restrictions: Restrictions | None =
 
 
 @pytest.fixture
-async def token_store(tmp_path: Path) -> AsyncIterator[TokenStore]:
-    """An empty store of managed tokens in a file that goes with the test. Needs a plugin for async fixtures."""
-    async with TokenStore(SQLite(tmp_path / "tokens.db"), secret=secrets.token_hex(16)) as store:
-        yield store
+def token_store(tmp_path: Path) -> Iterator[TokenStore]:
+    """An empty store of managed tokens in a file that goes with the test. It opens by itself in the test's event loop.
+
+    No async fixture, so that it works with every plugin for async tests, and with tests that are not async.
+    """
+    store = TokenStore(SQLite(tmp_path / "tokens.db"), secret=secrets.token_hex(16))
+    yield store
+    asyncio.run(store.close())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import httpx
@@ -10,7 +11,9 @@ from fastapi import Depends, FastAPI, Security, WebSocket
 from starlette.testclient import TestClient
 
 from asgi_token_auth import StaticTokens, TokenAuthMiddleware
+from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.fastapi import CurrentActor
+from tests.support.asgi import websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +36,11 @@ async def live(websocket: WebSocket, actor: Annotated[dict[str, Any], Depends(cu
     await websocket.accept()
     await websocket.send_text(actor["id"])
     await websocket.close()
+
+
+@api.get("/maybe")
+async def maybe(actor: Annotated[dict[str, Any] | None, Depends(CurrentActor(auto_error=False))]) -> str:
+    return "a stranger" if actor is None else str(actor["id"])
 
 
 app = TokenAuthMiddleware(
@@ -71,8 +79,8 @@ async def test_without_the_scope_the_route_answers_403_and_names_it() -> None:
 
 async def test_the_document_shows_the_route_as_protected() -> None:
     document = (await ask("/openapi.json", None)).json()
-    assert document["components"]["securitySchemes"]["Bearer token"]["scheme"] == "bearer"
-    assert document["paths"]["/reports"]["get"]["security"] == [{"Bearer token": ["reports"]}]
+    assert document["components"]["securitySchemes"]["BearerToken"]["scheme"] == "bearer"
+    assert document["paths"]["/reports"]["get"]["security"] == [{"BearerToken": ["reports"]}]
 
 
 def test_a_websocket_gets_the_actor() -> None:
@@ -81,3 +89,39 @@ def test_a_websocket_gets_the_actor() -> None:
         client.websocket_connect("/live", headers={"Authorization": "Bearer token-of-the-reader"}) as websocket,
     ):
         assert websocket.receive_text() == "reader"
+
+
+async def test_a_route_may_be_for_strangers_too() -> None:
+    assert (await ask("/maybe", None)).json() == "a stranger"
+    assert (await ask("/maybe", "token-of-a-stranger")).json() == "stranger"
+
+
+async def test_names_of_schemes_are_what_openapi_allows() -> None:
+    names = (await ask("/openapi.json", None)).json()["components"]["securitySchemes"]
+    assert all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in names)
+
+
+async def test_without_the_middleware_a_route_fails_loudly_and_takes_nobody_for_a_stranger() -> None:
+    transport = httpx.ASGITransport(app=api, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/me", "/maybe"):
+            with pytest.raises(ConfigurationError, match="nothing around this app checks tokens"):
+                await client.get(path)
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}], ids=["without denial", "with denial"])
+async def test_a_websocket_is_refused_as_the_server_can(extensions: dict[str, Any]) -> None:
+    scope = {**websocket(path="/live"), "subprotocols": [], "extensions": extensions}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    if extensions:
+        assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 401)
+    else:
+        assert (sent[0]["type"], sent[0]["code"]) == ("websocket.close", 1008)

@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from asgi_token_auth import ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth import ConfigurationError, ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 from tests.support import ROOT
 from tests.support.asgi import SECRET, App, Message, Scripted, ask, authenticated, bearer, http, status_of
@@ -66,8 +66,8 @@ class Server:
         self.diary.append(f"sent: {message['type'].removeprefix('lifespan.')}")
 
 
-async def live(app: Any, *resources: Any, diary: list[str] | None = None) -> Server:
-    server = Server([] if diary is None else diary)
+async def live(app: Any, *resources: Any, diary: list[str] | None = None, server: Server | None = None) -> Server:
+    server = server or Server([] if diary is None else diary)
     source = Scripted({"token": authenticated()})
     wrapped = TokenAuthMiddleware(app, sources=[source], resources=resources)
     await wrapped({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, server.receive, server.send)
@@ -107,9 +107,15 @@ async def test_what_is_ours_opens_before_the_app_and_closes_after_it() -> None:
 
 async def test_what_cannot_be_opened_fails_the_start_with_a_sentence_and_the_app_is_not_started() -> None:
     diary: list[str] = []
-    server = await live(
-        well_behaved(diary), Resource(diary, "a"), Resource(diary, "b", fails=("open",)), Resource(diary, "c")
-    )
+    server = Server([])
+    with pytest.raises(StorageError, match="mend it"):
+        await live(
+            well_behaved(diary),
+            Resource(diary, "a"),
+            Resource(diary, "b", fails=("open",)),
+            Resource(diary, "c"),
+            server=server,
+        )
     assert server.sent == [{"type": "lifespan.startup.failed", "message": "the b cannot open: mend it"}]
     assert diary == ["open a", "open b", "close a"]
 
@@ -139,6 +145,36 @@ async def test_an_app_that_returns_at_once_still_gets_its_resources() -> None:
     server = await live(App(), Resource(diary))
     assert [message["type"] for message in server.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert diary == ["open store", "close store"]
+
+
+async def test_an_app_that_fails_after_it_has_asked_for_the_event_is_not_served_as_if_it_had_started() -> None:
+    diary: list[str] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        raise OSError("the app's own database is away")
+
+    server = Server([])
+    with pytest.raises(OSError, match="is away"):
+        await live(app, Resource(diary), server=server)
+    assert server.sent == []
+    assert diary == ["open store", "close store"]
+
+
+@pytest.mark.parametrize("fault", ["ours", "the app's"])
+def test_a_test_client_sees_a_failed_start_as_an_exception(fault: str, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def fails(app: Starlette) -> AsyncIterator[None]:
+        raise StorageError("the app's own database is away")
+        yield
+
+    folder = tmp_path if fault == "the app's" else tmp_path / "missing"
+    store = TokenStore(SQLite(folder / "t.db"), secret=SECRET)
+    app = TokenAuthMiddleware(
+        Starlette(lifespan=fails if fault == "the app's" else None), sources=[ManagedTokens(store)]
+    )
+    with pytest.raises(StorageError), TestClient(app):
+        pytest.fail("the tests of the app would go on")
 
 
 async def test_an_app_that_says_that_it_cannot_start_is_believed() -> None:
@@ -239,7 +275,8 @@ def test_a_store_that_cannot_be_opened_fails_the_start_with_what_to_mend(tmp_pat
         async def send(message: Message) -> None:
             failed.append(message)
 
-        await TokenAuthMiddleware(App(), sources=[ManagedTokens(store)])({"type": "lifespan"}, receive, send)
+        with pytest.raises(StorageError):
+            await TokenAuthMiddleware(App(), sources=[ManagedTokens(store)])({"type": "lifespan"}, receive, send)
 
     asyncio.run(main())
     assert failed[0]["type"] == "lifespan.startup.failed"
@@ -258,7 +295,8 @@ def test_a_query_that_cannot_work_fails_the_start(tmp_path: Path) -> None:
         async def send(message: Message) -> None:
             failed.append(message)
 
-        await TokenAuthMiddleware(App(), sources=[source])({"type": "lifespan"}, receive, send)
+        with pytest.raises(ConfigurationError):
+            await TokenAuthMiddleware(App(), sources=[source])({"type": "lifespan"}, receive, send)
 
     asyncio.run(main())
     assert failed == [

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import pydoc
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 import asgi_token_auth
+from asgi_token_auth.databases.sqlite import SQLite
 
 EARLY = """
 import sys
@@ -22,6 +28,26 @@ assert TokenStore is asgi_token_auth.TokenStore
 
 def test_importing_the_package_imports_nothing_else() -> None:
     subprocess.run([sys.executable, "-c", EARLY], check=True, timeout=60)
+
+
+def test_no_signature_shows_a_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_TOKEN_AUTH_TEST_VALUE", "hunter2")
+    for name in asgi_token_auth.__all__:
+        value = getattr(asgi_token_auth, name)
+        assert "hunter2" not in pydoc.render_doc(value)
+        if callable(value):
+            with contextlib.suppress(ValueError):
+                assert "hunter2" not in str(inspect.signature(value))
+
+
+def test_a_clock_that_a_test_froze_is_seen_by_what_was_made_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = asgi_token_auth.TokenStore(SQLite(tmp_path / "t.db"), secret="a-long-random-string")
+    secrets = asgi_token_auth.SecretStore(SQLite(tmp_path / "t.db"), encryption_key=None)
+    signed = asgi_token_auth.SignedTokens("a-long-random-string")
+    monkeypatch.setattr(time, "time", lambda: 1_234.0)
+    assert (store.clock(), secrets.clock(), signed._clock()) == (1_234.0,) * 3
 
 
 def test_every_name_is_there_and_no_other() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from asgi_token_auth.secrets.record import (
 )
 from asgi_token_auth.secrets.table import DECRYPTED, DELETED_AT, NEWEST, SHOWN, migrations, version_of
 from asgi_token_auth.storage.migrations import Migration
-from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.storage.store import TableStore, system_clock
 from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import as_text, check_actor_id, is_text
 
@@ -53,7 +52,7 @@ class SecretStore(TableStore):
             only environment variables are of use, and nothing can be set.
         secrets: those that the app needs.
         table: the table's name. Another table starts with it.
-        environ: the environment variables.
+        environ: in place of the environment variables.
         clock: seconds since the epoch, for tests.
 
     Raises:
@@ -67,13 +66,14 @@ class SecretStore(TableStore):
         encryption_key: str | Sequence[str] | None,
         secrets: Iterable[Secret] = (),
         table: str = DEFAULT_TABLE,
-        environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.time,
+        environ: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = system_clock,
     ) -> None:
         super().__init__(database, table=table, clock=clock)
         self._changes = SecretChanges(self._table)
         self._encryption = None if encryption_key is None else _encryption(encryption_key)
-        self._environ = environ
+        # Not a default of the signature, which help() would show with all its values.
+        self._environ = os.environ if environ is None else environ
         self._registered: dict[str, Secret] = {}
         self.register(*secrets)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -11,6 +10,7 @@ from asgi_token_auth.authentication import Authenticated, Credential, Outcome, R
 from asgi_token_auth.errors import ConfigurationError, InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 from asgi_token_auth.signing import SIGNED_PREFIX, SecretInput, SigningSecrets, datasette_signer, read_payload
+from asgi_token_auth.storage.store import system_clock
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class SignedTokens:
         secret: SecretInput | None = None,
         *,
         max_ttl: int | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_clock,
     ) -> None:
         if max_ttl is not None and (type(max_ttl) is not int or max_ttl < 1):
             raise ConfigurationError("max_ttl must be a whole number of seconds, 1 or more.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -13,6 +14,11 @@ from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.storage.migrations import Migration, migrate, pending
 from asgi_token_auth.storage.usage import UsageLog, Use
+
+
+def system_clock() -> float:
+    """Seconds since the epoch: ``time.time()``, looked up at each call, so that a clock that a test froze is seen."""
+    return time.time()
 
 
 class TableStore(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar
@@ -14,7 +13,7 @@ from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.storage.migrations import Migration, pending
 from asgi_token_auth.storage.search import TextSearch
-from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.storage.store import TableStore, system_clock
 from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, check_actor_id
 from asgi_token_auth.tokens import copying
@@ -71,7 +70,7 @@ class TokenStore(TableStore):
         secret: SecretInput | None = None,
         table: str = DEFAULT_TABLE,
         prefix: str = MANAGED_PREFIX,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_clock,
         record_addresses: bool = False,
         max_expires_after: int | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from typing import Any
 
 from asgi_token_auth.signing import MANAGED_PREFIX, SigningSecrets, TokenSigner, read_payload
 from asgi_token_auth.storage.values import MAX_ID
@@ -29,27 +30,33 @@ class ManagedTokenText:
         return self.prefix + self._signer.sign([token_id, nonce])
 
     def read(self, token: str) -> tuple[int, str] | None:
-        """``(id, nonce)`` of a well-signed token, else ``None``."""
+        """``(id, nonce)`` of the one canonical text of a token, else ``None``."""
         if not token.startswith(self.prefix):
             return None
         body = token[len(self.prefix) :]
-        data = self._signer.verify(body)
-        legacy = False
+        signer, data = self._signer, self._signer.verify(body)
         if data is None and self._legacy is not None:
-            data, legacy = self._legacy.verify(body), True
+            signer, data = self._legacy, self._legacy.verify(body)
         if data is None:
             return None
         try:
             value = read_payload(data)
         except ValueError:
             return None
-        if legacy:
-            return (value, "") if _is_id(value) else None
-        match value:
-            case [token_id, str(nonce)] if _is_id(token_id) and nonce and nonce.isascii():
-                return token_id, nonce
-            case _:
-                return None
+        # Whoever has the secret could sign the same value in other spellings; only ours is a token.
+        if not _is_id_and_nonce(value, legacy=signer is self._legacy) or signer.payload(value) != data:
+            return None
+        return (value, "") if signer is self._legacy else (value[0], value[1])
+
+
+def _is_id_and_nonce(value: Any, *, legacy: bool) -> bool:
+    if legacy:
+        return _is_id(value)
+    match value:
+        case [token_id, str(nonce)]:
+            return _is_id(token_id) and nonce != "" and nonce.isascii()
+        case _:
+            return False
 
 
 def new_nonce() -> str:

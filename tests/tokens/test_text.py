@@ -1,6 +1,7 @@
 """The text of managed tokens: an id and a nonce, and nothing else is read as one."""
 
 import hashlib
+import zlib
 from typing import Any
 
 import pytest
@@ -67,6 +68,41 @@ def test_d28_a_well_signed_managed_token_that_cannot_be_read_is_none(payload: by
     own = Signer(SECRET, salt="asgi-token-auth:dsatok_", digest_method=hashlib.sha256).sign(payload).decode()
     assert text_of().read("dsatok_" + predecessor) is None
     assert text_of().read("dsatok_" + own) is None
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["ours", "the predecessor's"])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: text + "\0",
+        lambda text: text + " ",
+        lambda text: " " + text,
+        lambda text: text.replace(",", ", "),
+        lambda text: text.replace("1", "1e0"),
+        lambda text: text.replace("nonce", "\\u006eonce"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("utf-32"),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "compressed"])
+def test_only_the_canonical_payload_is_a_token(spell: Any, legacy: bool, packed: bool) -> None:
+    canonical = "17" if legacy else '[17,"nonce"]'
+
+    def signed(text: str | bytes) -> str:
+        raw = text.encode() if isinstance(text, str) else text
+        payload = b"." + base64_encode(zlib.compress(raw)) if packed else base64_encode(raw)
+        if legacy:
+            return "dsatok_" + Signer(SECRET, salt="dsatok").sign(payload).decode()
+        signer = Signer(SECRET, salt="asgi-token-auth:dsatok_", digest_method=hashlib.sha256)
+        return "dsatok_" + signer.sign(payload).decode()
+
+    good = (17, "" if legacy else "nonce")
+    assert text_of().read(signed(canonical)) == (None if packed else good)
+    if (other := spell(canonical)) != canonical:
+        assert text_of().read(signed(other)) is None
 
 
 def test_a_nonce_under_the_predecessors_salt_is_not_read() -> None:
