@@ -13,16 +13,11 @@ from typing import Any, Final
 
 import click
 
-from asgi_token_auth.cli.inputs import (
-    existing,
-    hint_at_password,
-    is_there,
-    is_world_readable,
-    json_option,
-    only_looking,
-)
+from asgi_token_auth.cli.inputs import is_world_readable
+from asgi_token_auth.cli.options import hint_at_password, json_option
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
+from asgi_token_auth.cli.stores import existing, is_there, only_looking
 from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.values import read_file

@@ -8,13 +8,9 @@ from typing import Any
 
 import click
 
-from asgi_token_auth.cli.inputs import (
-    known_actions,
-    read_secret,
-    restriction_options,
-    secret_options,
-    warn_of_unknown,
-)
+from asgi_token_auth.cli.actions import known_actions, warn_of_unknown
+from asgi_token_auth.cli.inputs import read_secret
+from asgi_token_auth.cli.options import restriction_options, secret_options
 from asgi_token_auth.signing import SIGNED_PREFIX, datasette_signer
 
 

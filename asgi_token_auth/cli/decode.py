@@ -12,16 +12,11 @@ import click
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
 from asgi_token_auth.bearer import is_token
-from asgi_token_auth.cli.inputs import (
-    json_option,
-    may_read_secret,
-    opened,
-    read_token_from_stdin,
-    secret_options,
-    without_password,
-)
+from asgi_token_auth.cli.inputs import may_read_secret, read_token_from_stdin
+from asgi_token_auth.cli.options import json_option, secret_options, without_password
 from asgi_token_auth.cli.output import fields, note, say_json
 from asgi_token_auth.cli.records import told
+from asgi_token_auth.cli.stores import opened
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload

@@ -9,18 +9,11 @@ from pathlib import Path
 
 import click
 
-from asgi_token_auth.cli.inputs import (
-    database_option,
-    existing,
-    hint_at_password,
-    is_there,
-    json_option,
-    only_looking,
-    opened,
-)
+from asgi_token_auth.cli.options import database_option, hint_at_password, json_option
 from asgi_token_auth.cli.output import note, plain, say_json
 from asgi_token_auth.cli.process import mark_changes
 from asgi_token_auth.cli.records import many
+from asgi_token_auth.cli.stores import existing, is_there, only_looking, opened
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite

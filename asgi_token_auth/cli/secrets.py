@@ -14,21 +14,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from asgi_token_auth.cli.inputs import (
-    ACTOR,
-    MAX_FILE,
-    Checked,
-    confirm,
-    database_of,
-    json_option,
-    opened_as,
-    read_file,
-    read_stdin,
-)
+from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_file, read_stdin
+from asgi_token_auth.cli.options import ACTOR, Checked, database_of, json_option
 from asgi_token_auth.cli.output import note as say
 from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import when
+from asgi_token_auth.cli.stores import opened_as
 from asgi_token_auth.config.values import is_readable_by_others
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json

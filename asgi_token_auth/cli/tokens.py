@@ -10,27 +10,23 @@ from typing import Any
 import click
 
 from asgi_token_auth.authentication import Authenticated, Credential, Reason, Rejected
+from asgi_token_auth.cli.actions import known_actions, read_restrictions, warn_of_unknown
 from asgi_token_auth.cli.importing import import_
-from asgi_token_auth.cli.inputs import (
+from asgi_token_auth.cli.inputs import confirm, read_secret, read_token_from_stdin
+from asgi_token_auth.cli.options import (
     ACTOR,
     DESCRIPTION,
     TOKEN_ID,
     Duration,
-    confirm,
     database_option,
     json_option,
-    known_actions,
-    opened,
-    read_restrictions,
-    read_secret,
-    read_token_from_stdin,
     restriction_options,
     secret_options,
-    warn_of_unknown,
 )
 from asgi_token_auth.cli.output import fields, note, plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import all_of, deliver, happened_to, many, told, when
+from asgi_token_auth.cli.stores import opened
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from asgi_token_auth.cli import inputs
+from asgi_token_auth.cli import actions
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS
 from asgi_token_auth.signing import SigningSecrets, datasette_signer
@@ -71,7 +71,7 @@ def test_two_hundred_random_sets_of_arguments_give_what_datasette_gives(
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: NOW + 0.9)
     # Datasette is asked for its actions once and not 200 times.
-    monkeypatch.setattr("asgi_token_auth.cli.create_token.known_actions", functools.cache(inputs.known_actions))
+    monkeypatch.setattr("asgi_token_auth.cli.create_token.known_actions", functools.cache(actions.known_actions))
     seen = set()
     for seed in range(200):
         arguments = random_arguments(seed)

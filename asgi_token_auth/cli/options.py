@@ -1,0 +1,167 @@
+"""What an option or an argument may be, and the options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from asgi_token_auth.cli.output import note
+from asgi_token_auth.databases.address import is_dsn
+from asgi_token_auth.errors import InvalidInput
+from asgi_token_auth.storage.values import check_actor_id
+from asgi_token_auth.tokens.record import check_description
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+#: The environment variable that holds the secret, as Datasette has it.
+SECRET_VARIABLE: Final = "DATASETTE_SECRET"
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A length of time in seconds, or with one of the letters s, m, h, d, w: ``90d``."""
+
+    name = "duration"
+
+    def __init__(self, *, least: int = 1) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Seconds."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", value)
+        if match is None:
+            self.fail(f"{value!r} is no length of time: give seconds, or for example 90d, 12h or 30m.", param, ctx)
+        seconds = int(match[1]) * _UNITS[match[2]]
+        if seconds < self._least:
+            self.fail(f"Give {self._least} second or more.", param, ctx)
+        return seconds
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Text that passes ``check``, which raises ``InvalidInput`` with a sentence."""
+
+    name = "text"
+
+    def __init__(self, check: Callable[[str], Any]) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text."""
+        try:
+            self._check(value)
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+ACTOR: Final = Checked(check_actor_id)
+DESCRIPTION: Final = Checked(check_description)
+
+
+class TokenID(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The number of a token. What is given instead may be the token itself, so it is never repeated."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"0*[1-9][0-9]{0,99}", value) is None:
+            self.fail("A token is named by its number, which `tokens list` shows.", param, ctx)
+        return int(value)
+
+
+TOKEN_ID: Final = TokenID()
+
+
+def secret_options(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the arguments ``secret`` and ``secret_file``."""
+    file = click.option(
+        "--secret-file",
+        type=click.Path(dir_okay=False),
+        help="A file that holds the secret.",
+    )
+    option = click.option(
+        "--secret",
+        "-s",
+        envvar=SECRET_VARIABLE,
+        show_envvar=True,
+        help="The secret that signs tokens. Better given by the variable, because others can see options.",
+    )
+    return option(file(command))
+
+
+def database_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the argument ``database``, a path."""
+    return database_of("tokens")(command)
+
+
+def database_of(what: str) -> Callable[[AnyFunction], AnyFunction]:
+    """The same, for a database of something."""
+    return click.option(
+        "--database",
+        type=click.Path(dir_okay=False),
+        envvar="ASGI_TOKEN_AUTH_DATABASE",
+        show_envvar=True,
+        required=True,
+        callback=without_password,
+        help=f"The SQLite file, or the DSN of the PostgreSQL database, that holds the {what}.",
+    )
+
+
+def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a database, which hints at where its password belongs."""
+    if value is not None and ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE:
+        hint_at_password(value)
+    return value
+
+
+def hint_at_password(database: str, *, places: str = "the variable ASGI_TOKEN_AUTH_DATABASE, PGPASSWORD") -> None:
+    """Say where a password does not belong, where a DSN on the command line has one."""
+    if is_dsn(database) and re.search(r"//[^/@]*:[^/@]*@|[?&]password=", database):
+        note(f"Hint: options are seen by other users, and this one holds a password; {places} and ~/.pgpass are not.")
+
+
+def json_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the flag ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON.")(command)
+
+
+def restriction_options(database: str, resource: str) -> Callable[[AnyFunction], AnyFunction]:
+    """Give a command the arguments ``alls``, ``databases`` and ``resources``. The long options are as given."""
+
+    def decorate(command: AnyFunction) -> AnyFunction:
+        for option in (
+            click.option(
+                "resources",
+                "-r",
+                resource,
+                type=(str, str, str),
+                metavar="DB RESOURCE ACTION",
+                multiple=True,
+                help="Restrict the token to this action on this table, view or query.",
+            ),
+            click.option(
+                "databases",
+                "-d",
+                database,
+                type=(str, str),
+                metavar="DB ACTION",
+                multiple=True,
+                help="Restrict the token to this action on this database.",
+            ),
+            click.option(
+                "alls", "-a", "--all", metavar="ACTION", multiple=True, help="Restrict the token to this action."
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate

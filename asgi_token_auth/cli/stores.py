@@ -1,0 +1,162 @@
+"""A database opened for a command: found, checked for what it holds, migrated where the command writes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from asgi_token_auth.cli.output import note
+from asgi_token_auth.cli.process import mark_changes, settled
+from asgi_token_auth.databases.address import WHICH_KINDS, database_at, is_dsn, is_of_another_kind
+from asgi_token_auth.databases.protocol import Database
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.signing import SigningSecrets
+from asgi_token_auth.storage.store import TableStore
+from asgi_token_auth.tokens.store import TokenStore
+
+AnyStore = TypeVar("AnyStore", bound=TableStore)
+
+
+class _OnlyLooking(TokenStore):
+    """A store that notes no use."""
+
+    def note_use(self, token_id: int, when: int, address: str | None) -> None:
+        """Nothing."""
+
+
+def only_looking(database: Database, signing: SigningSecrets | None = None) -> TokenStore:
+    """A store that is not open, and that takes checking a token for no use of it."""
+    # A secret that nobody knows, where none is needed: nothing can be signed with it by mistake.
+    return _OnlyLooking(database, secret=signing or SigningSecrets([secrets.token_hex(32)]))
+
+
+@asynccontextmanager
+async def opened(
+    database: str, signing: SigningSecrets | None = None, *, creates: bool = False, writes: bool = False
+) -> AsyncIterator[TokenStore]:
+    """The store in a file.
+
+    Args:
+        signing: not needed by what neither makes nor reads the text of a token.
+        creates: a missing file, or missing tables, are made.
+        writes: tables of an older release, or of datasette-auth-tokens, are migrated.
+
+    Raises:
+        StorageError: the file is missing, holds no tokens, or cannot be read.
+    """
+    async with opened_as(
+        lambda file: only_looking(file, signing),
+        database,
+        what="tokens",
+        outdated="or of datasette-auth-tokens, and this command only reads: start the server on it once, or copy its "
+        "tokens with `tokens import`",
+        creates=creates,
+        writes=writes,
+    ) as store:
+        yield store
+
+
+@asynccontextmanager
+async def opened_as(
+    make: Callable[[Database], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
+) -> AsyncIterator[AnyStore]:
+    """The store that ``make`` makes of a file, or of a database of a server, which is taken to be there.
+
+    Args:
+        what: what it keeps.
+        outdated: of what else than an older release tables may be, and the mend where nothing is written.
+        creates: a missing file, or missing tables, are made.
+        writes: outdated tables are migrated.
+
+    Raises:
+        StorageError: the file is missing, holds nothing of the kind, or cannot be read.
+    """
+    exists = is_there(database)
+    if not exists and not creates:
+        raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+    file: Database
+    if is_dsn(database):
+        file = by_dsn(database)
+        shown = file.name
+    else:
+        # A file that is there belongs to somebody, who chose its journal mode.
+        file = SQLite(database, journal_mode=None if exists else "wal", create=not exists)
+        shown = database
+    store = make(file)
+    if exists:
+        try:
+            state = await store.state()
+        finally:
+            await file.close()
+        if state == "absent" and not creates:
+            raise StorageError(f"{file.name} holds no {what}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+        if state == "outdated" and not writes and not creates:
+            raise StorageError(f"{file.name} is of an older release {outdated}.")
+    else:
+        state = "absent"
+    if state != "ready":
+        mark_changes("prepared")
+    try:
+        await settled(store.open())
+        yield store
+    finally:
+        await store.close()
+    if state == "absent":
+        # Not earlier: nobody is told of a file by a command that fails.
+        note(f"{shown} held no {what} until now." if exists else f"{shown} is new.")
+
+
+def by_dsn(dsn: str) -> Database:
+    """A PostgreSQL database.
+
+    Raises:
+        click.ClickException: the DSN cannot be one, or a package is missing.
+    """
+    try:
+        return database_at(dsn)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def existing(database: str) -> Database:
+    """A file that is only read, or a database of a server.
+
+    Raises:
+        StorageError: it is missing.
+    """
+    if is_dsn(database):
+        return by_dsn(database)
+    if not is_there(database):
+        raise StorageError(f"There is no file {database}.")
+    return SQLite(database).for_reading()
+
+
+def is_there(database: str) -> bool:
+    """Whether the file exists. A database of a server is taken to be there.
+
+    Raises:
+        StorageError: the path can be none.
+        click.UsageError: it is empty, or no path at all.
+    """
+    if is_dsn(database):
+        return True
+    if not database:
+        raise click.UsageError("The path of the database is empty.")
+    # A database in memory would be lost with this process.
+    if database == ":memory:" or is_of_another_kind(database):
+        raise click.UsageError(f"There is no such kind of database; {WHICH_KINDS}")
+    try:
+        database.encode()
+        Path(database).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
+        raise StorageError(f"The path of a database cannot be used: {why}.") from error
+    return True
