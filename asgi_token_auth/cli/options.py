@@ -134,6 +134,16 @@ def json_option(command: AnyFunction) -> AnyFunction:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON.")(command)
 
 
+def by_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the argument ``by``, an actor, for the events of tokens."""
+    return click.option("--by", type=ACTOR, help="The actor to name in the record of what happened.")(command)
+
+
+def yes_option(command: AnyFunction) -> AnyFunction:
+    """Give ``command`` the flag ``yes``."""
+    return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+
+
 def restriction_options(database: str, resource: str) -> Callable[[AnyFunction], AnyFunction]:
     """Give a command the arguments ``alls``, ``databases`` and ``resources``. The long options are as given."""
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_file, read_stdin
-from asgi_token_auth.cli.options import ACTOR, Checked, database_of, json_option
+from asgi_token_auth.cli.options import ACTOR, Checked, database_of, json_option, yes_option
 from asgi_token_auth.cli.output import note as say
 from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
@@ -148,7 +148,7 @@ def list_(database: str, as_json: bool) -> None:
 @secrets.command()
 @_STORED_NAME
 @_database
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option
 @_BY
 @json_option
 def delete(name: str, database: str, yes: bool, by: str | None, as_json: bool) -> None:

@@ -5,48 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
-from asgi_token_auth.authentication import Authenticated, Credential, Reason, Rejected
 from asgi_token_auth.cli.actions import known_actions, read_restrictions, warn_of_unknown
 from asgi_token_auth.cli.importing import import_
-from asgi_token_auth.cli.inputs import confirm, read_secret, read_token_from_stdin
+from asgi_token_auth.cli.inputs import confirm, read_secret
 from asgi_token_auth.cli.options import (
     ACTOR,
     DESCRIPTION,
     TOKEN_ID,
     Duration,
+    by_option,
     database_option,
     json_option,
     restriction_options,
     secret_options,
+    yes_option,
 )
-from asgi_token_auth.cli.output import fields, note, plain, say_json, table, terminal_width
+from asgi_token_auth.cli.output import fields, note, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import all_of, deliver, happened_to, many, told, when
+from asgi_token_auth.cli.revoking import revoke
 from asgi_token_auth.cli.stores import opened
-from asgi_token_auth.errors import InvalidInput, TokenNotFound
-from asgi_token_auth.signing import MANAGED_PREFIX
-from asgi_token_auth.sources.managed import ManagedTokens
+from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.tokens.as_json import events_json, record_json
-from asgi_token_auth.tokens.record import (
-    ANY_OWNER,
-    KEEP,
-    MAX_EXPIRES_AFTER,
-    MAX_GRACE,
-    Family,
-    StoredEvent,
-    TokenRecord,
-)
-from asgi_token_auth.tokens.store import TokenStore
+from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, MAX_GRACE, StoredEvent, TokenRecord
 from asgi_token_auth.wording import duration
 
 _DAY = 86_400
 _DEFAULT_LIFE = 90 * _DAY
-_BY = click.option("--by", type=ACTOR, help="The actor to name in the record of what happened.")
-_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _restricting = restriction_options("--on-database", "--on-resource")
 
 
@@ -69,7 +57,7 @@ def tokens() -> None:
 )
 @click.option("--never", is_flag=True, help="It never expires.")
 @_restricting
-@_BY
+@by_option
 @json_option
 @click.pass_context
 def create(
@@ -184,7 +172,7 @@ def show(token_id: int, database: str, as_json: bool) -> None:
 @click.option("--never", is_flag=True, help="It never expires.")
 @_restricting
 @click.option("--unrestricted", is_flag=True, help="It may do all that its actor may.")
-@_BY
+@by_option
 @json_option
 def edit(
     token_id: int,
@@ -236,7 +224,7 @@ def edit(
 @database_option
 @secret_options
 @click.option("--grace", type=Duration(least=0), default=0, metavar="TIME", help="The old text works so much longer.")
-@_BY
+@by_option
 @json_option
 @click.pass_context
 def rotate(
@@ -266,69 +254,6 @@ def rotate(
 
 
 @tokens.command()
-@click.argument("which", metavar="[ID]", required=False)
-@database_option
-@secret_options
-@click.option("--all-of", "everything_of", type=ACTOR, metavar="ACTOR", help="End every active token of this actor.")
-@_YES
-@_BY
-@json_option
-@click.pass_context
-def revoke(
-    ctx: click.Context,
-    which: Any,
-    database: str,
-    secret: str | None,
-    secret_file: str | None,
-    everything_of: str | None,
-    yes: bool,
-    by: str | None,
-    as_json: bool,
-) -> None:
-    """End a token, and those created through it. Every server refuses them at their next request.
-
-    ID is the token's number; or - to read the token itself from standard input, which needs the secret. Where others
-    end with it, this asks first.
-    """
-    if (which is None) == (everything_of is None):
-        raise click.UsageError("Give the ID of a token, - or --all-of ACTOR.")
-    if everything_of is not None:
-        _revoke_all(database, everything_of, yes=yes, by=by, as_json=as_json)
-        return
-    by_text = which == "-"
-    if not by_text and which.startswith(MANAGED_PREFIX):
-        raise click.UsageError(
-            "Give the token on standard input, and - as the ID: other users see arguments, and histories keep them."
-        )
-    signing = read_secret(ctx, secret, secret_file) if by_text else None
-    presented: str | int = read_token_from_stdin() if by_text else TOKEN_ID.convert(which, None, ctx)
-
-    async def look() -> tuple[TokenRecord, int]:
-        async with opened(database, signing, writes=True) as store:
-            number = await _number_of(store, presented) if isinstance(presented, str) else presented
-            token = await store.get(number, owner=ANY_OWNER)
-            if not token.actor_id:
-                return token, 0
-            family = await all_of(store, owner=Family(token.actor_id, token.id), status="active")
-            return token, sum(member.id != token.id for member in family)
-
-    async def end(token_id: int) -> TokenRecord:
-        async with opened(database, writes=True) as store:
-            return await whole(store.revoke(token_id, owner=ANY_OWNER, by=by))
-
-    before, others = asyncio.run(look())
-    if others:
-        confirm(f"End token {before.id} and {many(others, 'active')} created through it?", yes=yes)
-    record = asyncio.run(end(before.id))
-    if as_json:
-        say_json(record_json(record))
-    elif before.ended_at != record.ended_at or before.status != record.status:
-        click.echo(f"Token {record.id} is revoked, and so are those created through it.")
-    else:
-        click.echo(f"Token {record.id} had ended before: it is {record.status}.")
-
-
-@tokens.command()
 @database_option
 @click.option(
     "--ended-for",
@@ -338,7 +263,7 @@ def revoke(
     help="Only tokens that ended so long ago, for example 365d.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
-@_YES
+@yes_option
 @json_option
 def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete tokens that ended long ago, with the record of what happened to them.
@@ -365,54 +290,8 @@ def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool
         click.echo(f"{many(found)} would be deleted." if dry_run else f"Deleted {many(found)}.")
 
 
-tokens.add_command(import_)
-
-
-def _revoke_all(database: str, actor_id: str, *, yes: bool, by: str | None, as_json: bool) -> None:
-    async def count() -> int:
-        async with opened(database, writes=True) as store:
-            return len(await all_of(store, owner=actor_id, status="active"))
-
-    async def revoke_all() -> int:
-        async with opened(database, writes=True) as store:
-            return await whole(store.revoke_all(owner=actor_id, by=by))
-
-    found = asyncio.run(count())
-    if found:
-        confirm(f"End {many(found, 'active')} of {actor_id}?", yes=yes)
-    ended = asyncio.run(revoke_all())
-    if as_json:
-        say_json({"revoked": ended})
-    else:
-        click.echo(f"Revoked {many(ended)}.")
-
-
-async def _number_of(store: TokenStore, token: str) -> int:
-    """The id of a token by its text, checked as a server checks it: another instance may have signed it."""
-    outcome = await ManagedTokens(store).authenticate(Credential(token))
-    if isinstance(outcome, Authenticated) and outcome.auth.token_id is not None:
-        return outcome.auth.token_id
-    match outcome:
-        case Rejected(Reason.DAMAGED, int(token_id)):
-            return token_id
-        case Rejected(reason, int(token_id)):
-            raise click.ClickException(plain(await _why_no_text_of(store, token_id, reason)))
-    raise click.ClickException("This is no managed token that was signed with this secret.")
-
-
-async def _why_no_text_of(store: TokenStore, token_id: int, reason: Reason) -> str:
-    try:
-        token = await store.get(token_id, owner=ANY_OWNER)
-    except TokenNotFound:
-        return "This token is not in this database."
-    if token.status != "active":
-        return f"This text had stopped working before; token {token_id}, which it names, is {token.status}."
-    # Rows keep the digests of the last two texts, so what does not match may be older, or from somewhere else.
-    unless = "" if reason is Reason.EXPIRED else ", or the text is of another database"
-    return (
-        f"This text does not work, and nothing was changed: token {token_id} has had a new one since it was rotated"
-        f"{unless}. The token itself, of {token.actor_id}, is active; `tokens revoke {token_id}` ends it."
-    )
+for other in (revoke, import_):
+    tokens.add_command(other)
 
 
 def _life(expires_after: int | None, *, never: bool) -> int | None:
