@@ -13,14 +13,13 @@ from typing import Any, Final
 
 import click
 
-from asgi_token_auth.cli.inputs import is_world_readable
 from asgi_token_auth.cli.options import hint_at_password, json_option
 from asgi_token_auth.cli.output import plain, say_json
 from asgi_token_auth.cli.records import all_of
 from asgi_token_auth.cli.stores import existing, is_there, only_looking
 from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
-from asgi_token_auth.config.values import read_file
+from asgi_token_auth.config.values import is_readable_by_everyone, read_config_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secrets.store import SecretStore
@@ -143,7 +142,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], bool]:
             raise ConfigurationError(f"{path}: YAML can be read only where Datasette is installed.") from error
         content = read_datasette_file(path)
     else:
-        content = read_file(path)
+        content = read_config_file(path)
     plugins = content.get("plugins") if isinstance(content, Mapping) else None
     if not isinstance(plugins, Mapping):
         return content, False
@@ -178,12 +177,12 @@ def _check_block(
 def _check_files(block: Mapping[str, Any], path: Path, report: _Report) -> None:
     files: list[Path] = []
     literal = _secrets_in(block, files)
-    if literal and is_world_readable(path):
+    if literal and is_readable_by_everyone(path):
         report.problems.append(f"{path} holds secrets, and every user of this machine may read it: chmod o-r {path}.")
     report.problems.extend(
         f"{file} is a secret's file, and every user of this machine may read it: chmod o-r {file}."
         for file in files
-        if is_world_readable(file)
+        if is_readable_by_everyone(file)
     )
 
 
@@ -196,7 +195,7 @@ def _secrets_in(block: Mapping[str, Any], files: list[Path]) -> bool:
         [entry.get("token") for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
     )
     keys = [secrets.get("encryption_key"), secrets.get("encryption-key")] if isinstance(secrets, Mapping) else []
-    # Files of encryption keys are looked at when they are read, more strictly.
+    # Files of encryption keys are checked where they are read, for their group too.
     literal = any(isinstance(key, str) for value in keys for key in (value if isinstance(value, list) else [value]))
     while places:
         value = places.pop()

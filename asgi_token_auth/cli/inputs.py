@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import stat
 import sys
 from pathlib import Path
 from typing import Final, TextIO, cast
@@ -14,6 +13,7 @@ import click
 
 from asgi_token_auth.cli.options import SECRET_VARIABLE
 from asgi_token_auth.cli.output import note, plain
+from asgi_token_auth.config.values import is_readable_by_everyone
 from asgi_token_auth.signing import SigningSecrets
 
 #: Bytes read of a secret's file, and of a token on standard input.
@@ -32,7 +32,7 @@ def read_secret(ctx: click.Context, secret: str | None, secret_file: str | None)
     if secret_file is not None:
         if by_option:
             raise click.UsageError("Give --secret or --secret-file, not both.")
-        secret = _secret_in(Path(secret_file))
+        secret = _secret_from_file(Path(secret_file))
     if secret is None:
         raise click.UsageError(
             f"Missing secret: set the variable {SECRET_VARIABLE}, or give --secret-file or --secret."
@@ -56,16 +56,7 @@ def may_read_secret(ctx: click.Context, secret: str | None, secret_file: str | N
     return None if secret is None and secret_file is None else read_secret(ctx, secret, secret_file)
 
 
-def is_world_readable(path: Path) -> bool:
-    """Whether every user of the machine may read the file, which a directory is not."""
-    try:
-        mode = path.stat().st_mode
-        return os.name == "posix" and stat.S_ISREG(mode) and bool(mode & 0o004)
-    except (OSError, ValueError):
-        return False
-
-
-def read_file(path: Path, what: str) -> bytes:
+def read_secret_file(path: Path, what: str) -> bytes:
     """The first bytes of a file, one more than :data:`MAX_FILE` where there are so many.
 
     Raises:
@@ -79,11 +70,11 @@ def read_file(path: Path, what: str) -> bytes:
         raise click.ClickException(f"{what} cannot be read: {why}.") from error
 
 
-def _secret_in(path: Path) -> str:
-    raw = read_file(path, "The secret's file")
+def _secret_from_file(path: Path) -> str:
+    raw = read_secret_file(path, "The secret's file")
     if len(raw) > MAX_FILE:
         raise click.ClickException(f"The secret's file is longer than {MAX_FILE:,} bytes.")
-    if is_world_readable(path):
+    if is_readable_by_everyone(path):
         note(f"Warning: every user of this machine may read {path}; chmod o-r takes that away.")
     try:
         return raw.decode().rstrip("\r\n")

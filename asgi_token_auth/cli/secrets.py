@@ -14,14 +14,14 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_file, read_stdin
+from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_secret_file, read_stdin
 from asgi_token_auth.cli.options import ACTOR, Checked, database_of, json_option, yes_option
 from asgi_token_auth.cli.output import note as say
 from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
 from asgi_token_auth.cli.process import Commands, whole
 from asgi_token_auth.cli.records import when
 from asgi_token_auth.cli.stores import opened_as
-from asgi_token_auth.config.values import is_readable_by_others
+from asgi_token_auth.config.values import is_readable_by_group_or_others
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json
 from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
@@ -232,8 +232,8 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
 
 
 def _key_in(path: Path) -> str:
-    raw = read_file(path, f"The encryption key's file {path}")
-    if is_readable_by_others(path):
+    raw = read_secret_file(path, f"The encryption key's file {path}")
+    if is_readable_by_group_or_others(path):
         say(f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away.")
     try:
         text = raw.decode("utf-8-sig")

@@ -10,7 +10,7 @@ from asgi_token_auth.authentication import Source
 from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.databases import Databases, named_database, read_databases
-from asgi_token_auth.config.values import read_file
+from asgi_token_auth.config.values import read_config_file
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
@@ -43,7 +43,7 @@ def from_config(
     Raises:
         ConfigurationError: anything in it cannot work. The message names the key and the mend.
     """
-    block = read_file(config) if isinstance(config, (str, os.PathLike)) else config
+    block = read_config_file(config) if isinstance(config, (str, os.PathLike)) else config
     configuration = read_configuration(block)
     if signed_in is not None and not callable(signed_in):
         raise ConfigurationError("signed_in: give an async function of the scope.")

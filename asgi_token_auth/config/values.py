@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,14 @@ from asgi_token_auth.errors import ConfigurationError
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
-#: Bytes of a file named by ``$file``, and of a configuration file.
+#: Characters of a file named by ``$file``.
 MAX_SECRET_FILE: Final = 65_536
 
+#: Bytes of a configuration file.
 MAX_CONFIG_FILE: Final = 16 * 1_048_576
 
 
-def read_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The block in a ``.json`` or ``.toml`` file.
 
     Raises:
@@ -108,8 +110,7 @@ def _file(path: object, where: str) -> str:
         raise ConfigurationError(f"{where}: the file {path} is empty.")
     if "\n" in value or "\r" in value:
         raise ConfigurationError(f"{where}: the file {path} holds more than one line.")
-    if where.startswith("secrets.") and is_readable_by_others(path):
-        # An encryption key is kept apart from what it protects, which is in vain if everybody can get it.
+    if where.startswith("secrets.") and is_readable_by_group_or_others(path):
         logger.warning(
             "%s: other users of this machine, or of the group, may read the file %s; chmod go-rwx takes that away",
             where,
@@ -118,12 +119,27 @@ def _file(path: object, where: str) -> str:
     return value
 
 
-def is_readable_by_others(path: str | os.PathLike[str]) -> bool:
-    """Whether a file may be read by its group or by every user of the machine."""
+def is_readable_by_everyone(path: str | os.PathLike[str]) -> bool:
+    """Whether every user of the machine may read the file: too many for any secret. A directory is none."""
+    mode = _mode(path)
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+
+
+def is_readable_by_group_or_others(path: str | os.PathLike[str]) -> bool:
+    """The same, or only the file's group: too many for an encryption key.
+
+    Keys are judged more strictly than other secrets, because they are kept apart from what they protect, which is in
+    vain if others can get them.
+    """
+    return bool(_mode(path) & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _mode(path: str | os.PathLike[str]) -> int:
+    """What a file is and who may do what with it; 0 where that cannot be told."""
     try:
-        return os.name == "posix" and bool(os.stat(path).st_mode & 0o044)  # noqa: PTH116 - either kind of path
+        return os.stat(path).st_mode if os.name == "posix" else 0  # noqa: PTH116 - either kind of path
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def kind_of(value: object) -> str:
