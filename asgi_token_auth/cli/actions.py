@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from asgi_token_auth.cli.output import note
+from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.restrictions import DATASETTE_ABBREVIATIONS, Restrictions
 
@@ -30,12 +30,19 @@ def read_restrictions(
     return restrictions
 
 
-def warn_of_unknown(actions: Iterable[str], known: dict[str, str | None]) -> None:
+def named_actions(
+    alls: Sequence[str], databases: Sequence[tuple[str, str]], resources: Sequence[tuple[str, str, str]]
+) -> list[str]:
+    """The actions alone, in the order given."""
+    return [*alls, *(action for _, action in databases), *(action for _, _, action in resources)]
+
+
+def warn_of_unknown_actions(actions: Iterable[str], known: dict[str, str | None]) -> None:
     """Warn of actions that the installed Datasette, or else any that we know of, does not have."""
     short = set(known.values())
     for action in dict.fromkeys(actions):
         if action not in known and action not in short:
-            note(f"Warning: unknown action {action!r}; it is written into the token all the same.")
+            print_to_stderr(f"Warning: unknown action {action!r}; it is written into the token all the same.")
 
 
 def known_actions(plugins_dir: str | None = None) -> dict[str, str | None]:

@@ -14,9 +14,9 @@ from typing import Any, Final
 import click
 
 from asgi_token_auth.cli.options import hint_at_password, json_option
-from asgi_token_auth.cli.output import plain, say_json
-from asgi_token_auth.cli.records import all_of
-from asgi_token_auth.cli.stores import existing, is_there, only_looking
+from asgi_token_auth.cli.output import escape_unprintable, print_json
+from asgi_token_auth.cli.records import list_all
+from asgi_token_auth.cli.stores import database_exists, existing_database, untracked_store
 from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.values import is_readable_by_everyone, read_config_file
@@ -29,8 +29,8 @@ from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.wording import exact
 
 #: Fewer different characters than this, and a secret is a pattern, however long.
-_LEAST_VARIETY: Final = 8
-_MOST_LISTED: Final = 20
+_MIN_DIFFERENT_CHARACTERS: Final = 8
+_MAX_LISTED: Final = 20
 
 
 class _Report:
@@ -41,7 +41,7 @@ class _Report:
         self.notes: list[str] = []
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
+    def collecting(self) -> Iterator[None]:
         """Errors and logged warnings become problems."""
         report = self
 
@@ -111,29 +111,29 @@ def check(
     named = dict(databases)
     if len(named) < len(databases):
         raise click.UsageError("--database: two have the same name.")
-    with report.noting():
-        block, in_datasette = _read(Path(config))
+    with report.collecting():
+        block, in_datasette = _read_block(Path(config))
         _check_files(block, Path(config), report)
         configuration = _check_block(block, named, report, in_datasette=in_datasette)
         _check_secrets(configuration, report)
         _check_databases(configuration, named, expiring_within, report)
     if as_json:
-        say_json({"ok": not report.problems, "problems": report.problems, "notes": report.notes})
+        print_json({"ok": not report.problems, "problems": report.problems, "notes": report.notes})
     else:
         for problem in report.problems:
-            click.echo(plain(f"Problem: {problem}"))
+            click.echo(escape_unprintable(f"Problem: {problem}"))
         for remark in report.notes:
-            click.echo(plain(f"Note: {remark}"))
+            click.echo(escape_unprintable(f"Note: {remark}"))
         if not report.problems:
             click.echo("No problems found.")
     ctx.exit(1 if report.problems else 0)
 
 
-async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """The app that is wrapped; nobody asks it."""
 
 
-def _read(path: Path) -> tuple[Mapping[str, Any], bool]:
+def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
     """The block, and whether it stands in a configuration of Datasette."""
     if path.suffix in (".yaml", ".yml"):
         try:
@@ -164,7 +164,7 @@ def _check_block(
     block: Mapping[str, Any], databases: dict[str, str], report: _Report, *, in_datasette: bool
 ) -> Configuration:
     if not in_datasette:
-        from_config(_nothing, block, databases=databases)
+        from_config(_no_app, block, databases=databases)
         return read_configuration(block)
     try:
         from asgi_token_auth.datasette.configuration import read_block
@@ -176,7 +176,7 @@ def _check_block(
 
 def _check_files(block: Mapping[str, Any], path: Path, report: _Report) -> None:
     files: list[Path] = []
-    literal = _secrets_in(block, files)
+    literal = _has_literal_secrets(block, files)
     if literal and is_readable_by_everyone(path):
         report.problems.append(f"{path} holds secrets, and every user of this machine may read it: chmod o-r {path}.")
     report.problems.extend(
@@ -186,7 +186,7 @@ def _check_files(block: Mapping[str, Any], path: Path, report: _Report) -> None:
     )
 
 
-def _secrets_in(block: Mapping[str, Any], files: list[Path]) -> bool:
+def _has_literal_secrets(block: Mapping[str, Any], files: list[Path]) -> bool:
     """Whether secrets stand in the block itself; the files that hold others are added to ``files``."""
     secrets = block.get("secrets")
     entries = block.get("tokens")
@@ -214,56 +214,56 @@ def _check_secrets(configuration: Configuration, report: _Report) -> None:
         values += SigningSecrets.of(configuration.secret).reveal()
     elif os.environ.get("DATASETTE_SECRET"):
         values.append(os.environ["DATASETTE_SECRET"])
-    if any(len(set(key)) < _LEAST_VARIETY for key in configuration.encryption_keys):
+    if any(len(set(key)) < _MIN_DIFFERENT_CHARACTERS for key in configuration.encryption_keys):
         report.problems.append(
             "secrets.encryption_key: is a pattern of few different characters; make one with asgi-token-auth secrets "
             "generate-encryption-key."
         )
-    if any(len(set(value)) < _LEAST_VARIETY for value in values):
+    if any(len(set(value)) < _MIN_DIFFERENT_CHARACTERS for value in values):
         report.problems.append(
             "secret: is a pattern of few different characters; make one with asgi-token-auth generate-secret."
         )
     for token, actor in configuration.tokens.items():
         # A short one has been reported already.
-        if len(token) >= MIN_SECRET_LENGTH and len(set(token)) < _LEAST_VARIETY:
+        if len(token) >= MIN_SECRET_LENGTH and len(set(token)) < _MIN_DIFFERENT_CHARACTERS:
             report.problems.append(f"tokens: the one of actor {actor.get('id')!r} is a pattern of few characters.")
 
 
 def _check_databases(
     configuration: Configuration, databases: dict[str, str], expiring_within: int, report: _Report
 ) -> None:
-    there: set[str] = set()
+    existing: set[str] = set()
     for name, given in databases.items():
-        with report.noting():
-            if is_there(given):
-                there.add(given)
+        with report.collecting():
+            if database_exists(given):
+                existing.add(given)
             else:
                 report.notes.append(
                     f"The file of database {name} is missing; a server would make it for managed tokens or secrets."
                 )
     if configuration.manage_tokens:
-        path = _path(configuration.manage_tokens_database, databases)
+        path = _database_for(configuration.manage_tokens_database, databases)
         if path is None:
             report.notes.append("The database of managed tokens was not checked; give --database NAME=PATH.")
-        elif path in there or is_dsn(path):
+        elif path in existing or is_dsn(path):
             if not is_dsn(path) and not _may_write(path):
                 report.problems.append(f"{path} cannot be written by this user: tokens could not be issued or revoked.")
-            with report.noting():
+            with report.collecting():
                 asyncio.run(_check_tokens(path, expiring_within, report))
     if configuration.encryption_keys:
-        path = _path(configuration.secrets_database, databases)
+        path = _database_for(configuration.secrets_database, databases)
         if path is None:
             report.notes.append("The database of secrets was not checked; give --database NAME=PATH.")
-        elif path in there or is_dsn(path):
-            with report.noting():
+        elif path in existing or is_dsn(path):
+            with report.collecting():
                 asyncio.run(_check_stored_secrets(path, configuration.encryption_keys, report))
     if configuration.query_sql is not None:
-        path = _path(configuration.query_database, databases)
+        path = _database_for(configuration.query_database, databases)
         if path is None:
             report.notes.append("The query was not tried; give --database NAME=PATH.")
         else:
-            with report.noting():
-                asyncio.run(_check_query(SQLTokens(existing(path), configuration.query_sql)))
+            with report.collecting():
+                asyncio.run(_check_query(SQLTokens(existing_database(path), configuration.query_sql)))
 
 
 async def _check_query(source: SQLTokens) -> None:
@@ -271,7 +271,7 @@ async def _check_query(source: SQLTokens) -> None:
     await source.close()
 
 
-def _path(name: str | None, databases: dict[str, str]) -> str | None:
+def _database_for(name: str | None, databases: dict[str, str]) -> str | None:
     if name is None:
         return next(iter(databases.values())) if len(databases) == 1 else None
     return databases.get(name, name if is_dsn(name) else None)
@@ -281,30 +281,30 @@ def _may_write(path: str) -> bool:
     return os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
 
 
-async def _is_prepared(store: TableStore, path: str, kept: str, predecessor: str, report: _Report) -> bool:
+async def _is_prepared(store: TableStore, path: str, content: str, predecessor: str, report: _Report) -> bool:
     state = await store.state()
     if state != "ready":
-        why = f"holds no {kept} yet" if state == "absent" else f"is of an older release or of {predecessor}"
+        why = f"holds no {content} yet" if state == "absent" else f"is of an older release or of {predecessor}"
         shown = store.database.name if is_dsn(path) else path
         report.notes.append(f"{shown} {why}; a server prepares it when it starts.")
     return state == "ready"
 
 
 async def _check_tokens(path: str, expiring_within: int, report: _Report) -> None:
-    database = existing(path)
-    store = only_looking(database)
+    database = existing_database(path)
+    store = untracked_store(database)
     try:
         if not await _is_prepared(store, path, "tokens", "datasette-auth-tokens", report):
             return
         async with store:
             soon = time.time() + expiring_within * 86_400
-            tokens = await all_of(store)
+            tokens = await list_all(store)
             active = [token for token in tokens if token.status == "active"]
             expiring = [token for token in active if token.expires_at is not None and token.expires_at < soon]
-            for token in expiring[:_MOST_LISTED] if expiring_within else []:
+            for token in expiring[:_MAX_LISTED] if expiring_within else []:
                 report.problems.append(f"Token {token.id} of {token.actor_id} expires at {exact(token.expires_at)}.")
-            if expiring_within and len(expiring) > _MOST_LISTED:
-                report.problems.append(f"{len(expiring) - _MOST_LISTED:,} more tokens expire soon.")
+            if expiring_within and len(expiring) > _MAX_LISTED:
+                report.problems.append(f"{len(expiring) - _MAX_LISTED:,} more tokens expire soon.")
             report.problems.extend(
                 f"Token {token.id} is refused, because its row is damaged: revoke it."
                 for token in tokens
@@ -315,15 +315,15 @@ async def _check_tokens(path: str, expiring_within: int, report: _Report) -> Non
 
 
 async def _check_stored_secrets(path: str, keys: Sequence[str], report: _Report) -> None:
-    database = existing(path)
+    database = existing_database(path)
     store = SecretStore(database, encryption_key=keys)
     try:
         if not await _is_prepared(store, path, "secrets", "datasette-secrets", report):
             return
         async with store:
             sentences = await store.problems()
-            report.problems.extend(sentences[:_MOST_LISTED])
-            if len(sentences) > _MOST_LISTED:
-                report.problems.append(f"{len(sentences) - _MOST_LISTED:,} more secrets cannot be decrypted.")
+            report.problems.extend(sentences[:_MAX_LISTED])
+            if len(sentences) > _MAX_LISTED:
+                report.problems.append(f"{len(sentences) - _MAX_LISTED:,} more secrets cannot be decrypted.")
     finally:
         await database.close()

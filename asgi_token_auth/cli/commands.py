@@ -9,12 +9,12 @@ import click
 from asgi_token_auth.cli.check import check
 from asgi_token_auth.cli.create_token import create_token
 from asgi_token_auth.cli.decode import decode
-from asgi_token_auth.cli.process import PROGRAM, Commands
+from asgi_token_auth.cli.process import PROGRAM, CommandGroup
 from asgi_token_auth.cli.secrets import secrets as secrets_
 from asgi_token_auth.cli.tokens import tokens
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=PROGRAM, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def root() -> None:
     """Make, look after and inspect API tokens; look after encrypted secrets.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from asgi_token_auth.cli.actions import known_actions, warn_of_unknown
+from asgi_token_auth.cli.actions import known_actions, named_actions, warn_of_unknown_actions
 from asgi_token_auth.cli.inputs import read_secret
 from asgi_token_auth.cli.options import restriction_options, secret_options
 from asgi_token_auth.signing import SIGNED_PREFIX, datasette_signer
@@ -48,21 +48,21 @@ def create_token(
     if expires_after is not None and expires_after < 1:
         raise click.UsageError("--expires-after must be 1 second or more; leave it out for a token that never expires.")
     signing = read_secret(ctx, secret, secret_file)
-    named = [*alls, *(action for _, action in databases), *(action for _, _, action in resources)]
+    named = named_actions(alls, databases, resources)
     known = known_actions(plugins_dir) if named or plugins_dir is not None else {}
-    warn_of_unknown(named, known)
+    warn_of_unknown_actions(named, known)
 
     payload: dict[str, Any] = {"a": actor_id, "t": int(time.time())}
     if expires_after is not None:
         payload["d"] = expires_after
     if named:
-        payload["_r"] = _restrictions(alls, databases, resources, known)
+        payload["_r"] = _wire_restrictions(alls, databases, resources, known)
     click.echo(SIGNED_PREFIX + datasette_signer(signing).sign(payload))
     if debug:
         click.echo(f"\nDecoded:\n\n{json.dumps(payload, indent=2)}")
 
 
-def _restrictions(
+def _wire_restrictions(
     alls: tuple[str, ...],
     databases: tuple[tuple[str, str], ...],
     resources: tuple[tuple[str, str, str], ...],

@@ -12,11 +12,11 @@ import click
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
 from asgi_token_auth.bearer import is_token
-from asgi_token_auth.cli.inputs import may_read_secret, read_token_from_stdin
-from asgi_token_auth.cli.options import json_option, secret_options, without_password
-from asgi_token_auth.cli.output import fields, note, say_json
-from asgi_token_auth.cli.records import told
-from asgi_token_auth.cli.stores import opened
+from asgi_token_auth.cli.inputs import read_optional_secret, read_token_from_stdin
+from asgi_token_auth.cli.options import check_for_password, json_option, secret_options
+from asgi_token_auth.cli.output import format_fields, print_json, print_to_stderr
+from asgi_token_auth.cli.records import token_fields
+from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
@@ -30,7 +30,7 @@ from asgi_token_auth.wording import describe, exact, relative
 
 @dataclass(slots=True)
 class _Finding:
-    """What is known of a token. ``None``: it could not be told."""
+    """What is known of a token. ``None``: it is not known."""
 
     kind: str
     payload: Any = None
@@ -50,7 +50,7 @@ class _Finding:
     type=click.Path(dir_okay=False),
     envvar="ASGI_TOKEN_AUTH_DATABASE",
     show_envvar=True,
-    callback=without_password,
+    callback=check_for_password,
     help="The SQLite file, or the DSN of the PostgreSQL database, that holds the tokens, to look a managed one up.",
 )
 @json_option
@@ -68,27 +68,27 @@ def decode(
     Also told is whether its signature holds, if a secret is given. Without TOKEN, or with -, it is read from standard
     input, where nobody else can see it. Exits with 1 if it would be refused.
     """
-    signing = may_read_secret(ctx, secret, secret_file)
+    signing = read_optional_secret(ctx, secret, secret_file)
     if token is None or token == "-":
         token = read_token_from_stdin()
     else:
-        note("Hint: arguments are seen by other users and kept in histories; standard input is not.")
+        print_to_stderr("Hint: arguments are seen by other users and kept in histories; standard input is not.")
     if token.startswith(MANAGED_PREFIX):
-        finding = asyncio.run(_managed(token, signing, database))
+        finding = asyncio.run(_decode_managed(token, signing, database))
     elif token.startswith(SIGNED_PREFIX):
-        finding = asyncio.run(_signed(token, signing))
+        finding = asyncio.run(_decode_signed(token, signing))
     else:
         raise click.ClickException(
             "This is no managed or signed token: a hard-coded one or one of a custom query says nothing itself."
         )
     if finding.accepted is not False and not is_token(token):
         finding.accepted, finding.reason = False, "longer than servers take it by default"
-    _show(finding, as_json=as_json)
+    _print_finding(finding, as_json=as_json)
     ctx.exit(1 if finding.accepted is False else 0)
 
 
-async def _signed(token: str, signing: SigningSecrets | None) -> _Finding:
-    finding = _Finding("signed", payload=_payload(token, SIGNED_PREFIX))
+async def _decode_signed(token: str, signing: SigningSecrets | None) -> _Finding:
+    finding = _Finding("signed", payload=_read_payload(token, SIGNED_PREFIX))
     # The content is judged as a server judges it, under a signature of our own making, whatever the real one is.
     throwaway = SigningSecrets(["only for this comparison"])
     try:
@@ -101,13 +101,13 @@ async def _signed(token: str, signing: SigningSecrets | None) -> _Finding:
     if signing is not None:
         known = await SignedTokens(signing).authenticate(Credential(token))
         finding.signature = not (isinstance(known, Rejected) and known.reason is Reason.BAD_SIGNATURE)
-    _judge(finding, outcome)
-    finding.lines = _told_signed(finding.payload) if isinstance(finding.payload, Mapping) else []
+    _set_verdict(finding, outcome)
+    finding.lines = _signed_fields(finding.payload) if isinstance(finding.payload, Mapping) else []
     return finding
 
 
-async def _managed(token: str, signing: SigningSecrets | None, database: str | None) -> _Finding:
-    payload = _payload(token, MANAGED_PREFIX)
+async def _decode_managed(token: str, signing: SigningSecrets | None, database: str | None) -> _Finding:
+    payload = _read_payload(token, MANAGED_PREFIX)
     token_id = payload[0] if isinstance(payload, list) and payload else payload
     finding = _Finding("managed", token_id=token_id if type(token_id) is int else None)
     # The nonce in it is what makes the token a secret, so it is not shown.
@@ -117,9 +117,9 @@ async def _managed(token: str, signing: SigningSecrets | None, database: str | N
     if finding.token_id is None:
         finding.accepted, finding.reason = False, Reason.MALFORMED.value
     if database is not None and finding.token_id is not None:
-        async with opened(database, signing) as store:
+        async with open_token_store(database, signing) as store:
             if finding.signature:
-                _judge(finding, await ManagedTokens(store).authenticate(Credential(token)))
+                _set_verdict(finding, await ManagedTokens(store).authenticate(Credential(token)))
             if finding.reason != Reason.UNKNOWN_TOKEN:
                 try:
                     finding.row = await store.get(finding.token_id, owner=ANY_OWNER)
@@ -132,7 +132,7 @@ async def _managed(token: str, signing: SigningSecrets | None, database: str | N
     return finding
 
 
-def _payload(token: str, prefix: str) -> Any:
+def _read_payload(token: str, prefix: str) -> Any:
     signed = token[len(prefix) :].rpartition(".")[0]
     try:
         return read_payload(signed.encode("ascii"))
@@ -140,7 +140,7 @@ def _payload(token: str, prefix: str) -> Any:
         raise click.ClickException("The token is cut off or damaged: what it says cannot be read.") from error
 
 
-def _judge(finding: _Finding, outcome: Outcome) -> None:
+def _set_verdict(finding: _Finding, outcome: Outcome) -> None:
     if finding.signature is False:
         finding.accepted, finding.reason = False, Reason.BAD_SIGNATURE.value
     elif isinstance(outcome, Rejected):
@@ -149,12 +149,12 @@ def _judge(finding: _Finding, outcome: Outcome) -> None:
         finding.accepted = True
 
 
-def _told_signed(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _signed_fields(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     now, created, life = time.time(), payload.get("t"), payload.get("d")
     lines = [("Actor", str(payload.get("a")))]
     if type(created) is int:
-        lines.append(("Created", _at(created, now)))
-        lines.append(("Expires", _at(created + life, now) if type(life) is int else "never"))
+        lines.append(("Created", _relative_and_exact(created, now)))
+        lines.append(("Expires", _relative_and_exact(created + life, now) if type(life) is int else "never"))
     if "_r" not in payload:
         return [*lines, ("May do", "all that its actor may")]
     try:
@@ -164,14 +164,14 @@ def _told_signed(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*lines, *((heading, ", ".join(actions)) for heading, actions in describe(restrictions))]
 
 
-def _at(timestamp: int, now: float) -> str:
+def _relative_and_exact(timestamp: int, now: float) -> str:
     at = exact(timestamp)
     return "outside of the calendar" if at is None else f"{relative(timestamp, now)} ({at})"
 
 
-def _show(finding: _Finding, *, as_json: bool) -> None:
+def _print_finding(finding: _Finding, *, as_json: bool) -> None:
     if as_json:
-        say_json(
+        print_json(
             {
                 "kind": finding.kind,
                 "payload": finding.payload,
@@ -185,7 +185,7 @@ def _show(finding: _Finding, *, as_json: bool) -> None:
     lines = [("Kind", f"{finding.kind} token")]
     if finding.kind == "managed":
         lines.append(("Token", str(finding.token_id)))
-    lines += finding.lines if finding.row is None else told(finding.row)[1:]
+    lines += finding.lines if finding.row is None else token_fields(finding.row)[1:]
     signature = {None: "not checked, because no secret is given", True: "good", False: "bad"}[finding.signature]
     lines.append(("Signature", signature))
     if finding.accepted is None:
@@ -193,4 +193,4 @@ def _show(finding: _Finding, *, as_json: bool) -> None:
         lines.append(("Verdict", f"not known without {missing}"))
     else:
         lines.append(("Verdict", "accepted" if finding.accepted else f"refused: {finding.reason}"))
-    click.echo(fields(lines))
+    click.echo(format_fields(lines))

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from asgi_token_auth.cli.options import database_option, hint_at_password, json_option
-from asgi_token_auth.cli.output import note, plain, say_json
-from asgi_token_auth.cli.process import mark_changes
-from asgi_token_auth.cli.records import many
-from asgi_token_auth.cli.stores import existing, is_there, only_looking, opened
+from asgi_token_auth.cli.output import escape_unprintable, print_json, print_to_stderr
+from asgi_token_auth.cli.process import set_change_state
+from asgi_token_auth.cli.records import count_of_tokens
+from asgi_token_auth.cli.stores import database_exists, existing_database, open_token_store, untracked_store
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
@@ -35,20 +35,20 @@ def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
     Every token keeps its number and its text, and works where the secret is the same. All are imported, or none: none
     if a number belongs to another token already. SOURCE is only read.
     """
-    origin = existing(source)
+    origin = existing_database(source)
     hint_at_password(source)
-    there, target = is_there(database), Path(database).resolve()
-    files = not is_dsn(source) and not is_dsn(database)
-    if (there and files and Path(source).samefile(database)) or source == database:
+    exists, target = database_exists(database), Path(database).resolve()
+    are_files = not is_dsn(source) and not is_dsn(database)
+    if (exists and are_files and Path(source).samefile(database)) or source == database:
         raise StorageError("SOURCE and --database are the same database.")
 
     async def run() -> Sequence[ImportedToken]:
         try:
             # First in any case: what cannot be imported shall not have made or migrated the other file.
-            planned = await _planned(origin, existing(database) if there else None)
+            planned = await _dry_run(origin, existing_database(database) if exists else None)
             if dry_run:
                 return planned
-            return await (_into_existing(database, origin) if there else _into_new(target, origin))
+            return await (_import_into_existing(database, origin) if exists else _import_into_new(target, origin))
         finally:
             await origin.close()
 
@@ -56,31 +56,33 @@ def import_(source: str, database: str, dry_run: bool, as_json: bool) -> None:
     new = sum(token.imported for token in found)
     if as_json:
         rows = [{"id": t.id, "actor_id": t.actor_id, "status": t.status, "new": t.imported} for t in found]
-        say_json({"dry_run": dry_run, "imported": 0 if dry_run else new, "present": len(found) - new, "tokens": rows})
+        print_json({"dry_run": dry_run, "imported": 0 if dry_run else new, "present": len(found) - new, "tokens": rows})
         return
     for token in found:
         word = "there already" if not token.imported else "would be imported" if dry_run else "imported"
-        click.echo(plain(f"{token.id}  {token.actor_id}  {token.status}  {word}"))
-    note(f"{'Would import' if dry_run else 'Imported'} {many(new)}; {len(found) - new:,} there already.")
+        click.echo(escape_unprintable(f"{token.id}  {token.actor_id}  {token.status}  {word}"))
+    print_to_stderr(
+        f"{'Would import' if dry_run else 'Imported'} {count_of_tokens(new)}; {len(found) - new:,} there already."
+    )
 
 
-async def _into_existing(database: str, origin: Database) -> Sequence[ImportedToken]:
-    async with opened(database, creates=True) as store:
-        before = mark_changes("begun")
+async def _import_into_existing(database: str, origin: Database) -> Sequence[ImportedToken]:
+    async with open_token_store(database, creates=True) as store:
+        before = set_change_state("begun")
         try:
-            found = await _all_or_none(store, origin)
+            found = await _import_all(store, origin)
         except asyncio.CancelledError:
-            again = await _planned(origin, existing(database))
-            mark_changes(before if any(token.imported for token in again) else "made")
+            again = await _dry_run(origin, existing_database(database))
+            set_change_state(before if any(token.imported for token in again) else "made")
             raise
         except Exception:
-            mark_changes(before)
+            set_change_state(before)
             raise
-        mark_changes("made")
+        set_change_state("made")
         return found
 
 
-async def _into_new(target: Path, origin: Database) -> Sequence[ImportedToken]:
+async def _import_into_new(target: Path, origin: Database) -> Sequence[ImportedToken]:
     """The same into a file that appears with all tokens in it, or not at all."""
     try:
         folder = tempfile.TemporaryDirectory(prefix=".importing-", dir=target.parent)
@@ -90,16 +92,16 @@ async def _into_new(target: Path, origin: Database) -> Sequence[ImportedToken]:
         # Without WAL, so that one file is all of it.
         file = SQLite(Path(name) / "tokens.db", journal_mode=None)
         file.name = SQLite(target).name
-        async with only_looking(file) as store:
-            found = await _all_or_none(store, origin)
-        _appear(Path(name) / "tokens.db", target)
-    mark_changes("made")
+        async with untracked_store(file) as store:
+            found = await _import_all(store, origin)
+        _publish(Path(name) / "tokens.db", target)
+    set_change_state("made")
     await SQLite(target).open()
-    note(f"{target} is new.")
+    print_to_stderr(f"{target} is new.")
     return found
 
 
-def _appear(made: Path, target: Path) -> None:
+def _publish(made: Path, target: Path) -> None:
     try:
         target.hardlink_to(made)
     except FileExistsError as error:
@@ -109,7 +111,7 @@ def _appear(made: Path, target: Path) -> None:
         made.rename(target)
 
 
-async def _all_or_none(store: TokenStore, origin: Database) -> Sequence[ImportedToken]:
+async def _import_all(store: TokenStore, origin: Database) -> Sequence[ImportedToken]:
     try:
         return await store.import_tokens(origin)
     except asyncio.CancelledError:
@@ -122,12 +124,12 @@ async def _all_or_none(store: TokenStore, origin: Database) -> Sequence[Imported
         raise
 
 
-async def _planned(origin: Database, target: Database | None) -> Sequence[ImportedToken]:
+async def _dry_run(origin: Database, target: Database | None) -> Sequence[ImportedToken]:
     with tempfile.TemporaryDirectory() as folder:
         if target is None:
             target = SQLite(Path(folder) / "empty.db", journal_mode=None)
             await target.open()
         try:
-            return await only_looking(target).import_tokens(origin, dry_run=True)
+            return await untracked_store(target).import_tokens(origin, dry_run=True)
         finally:
             await target.close()

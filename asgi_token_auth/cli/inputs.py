@@ -12,7 +12,7 @@ from typing import Final, TextIO, cast
 import click
 
 from asgi_token_auth.cli.options import SECRET_VARIABLE
-from asgi_token_auth.cli.output import note, plain
+from asgi_token_auth.cli.output import escape_unprintable, print_to_stderr
 from asgi_token_auth.config.values import is_readable_by_everyone
 from asgi_token_auth.signing import SigningSecrets
 
@@ -44,14 +44,16 @@ def read_secret(ctx: click.Context, secret: str | None, secret_file: str | None)
     except UnicodeEncodeError as error:
         raise click.ClickException("The secret is not valid UTF-8.") from error
     if by_option:
-        note(f"Hint: options are seen by other users and kept in histories; the variable {SECRET_VARIABLE} is not.")
+        print_to_stderr(
+            f"Hint: options are seen by other users and kept in histories; the variable {SECRET_VARIABLE} is not."
+        )
     signing = SigningSecrets([secret])
     if signing.weak:
-        note("Warning: the secret is shorter than 16 characters and may be guessed.")
+        print_to_stderr("Warning: the secret is shorter than 16 characters and may be guessed.")
     return signing
 
 
-def may_read_secret(ctx: click.Context, secret: str | None, secret_file: str | None) -> SigningSecrets | None:
+def read_optional_secret(ctx: click.Context, secret: str | None, secret_file: str | None) -> SigningSecrets | None:
     """The same, or ``None`` where no secret is given."""
     return None if secret is None and secret_file is None else read_secret(ctx, secret, secret_file)
 
@@ -75,7 +77,7 @@ def _secret_from_file(path: Path) -> str:
     if len(raw) > MAX_FILE:
         raise click.ClickException(f"The secret's file is longer than {MAX_FILE:,} bytes.")
     if is_readable_by_everyone(path):
-        note(f"Warning: every user of this machine may read {path}; chmod o-r takes that away.")
+        print_to_stderr(f"Warning: every user of this machine may read {path}; chmod o-r takes that away.")
     try:
         return raw.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -105,11 +107,11 @@ def read_stdin(what: str, *, prompt: str | None = None) -> str:
     if stdin is None:
         raise click.ClickException(f"Standard input is closed; pipe the {what} into it.")
     if prompt is not None and stdin.isatty():
-        note(prompt)
+        print_to_stderr(prompt)
     raw = b""
     # The end of a line is no part of what is measured.
     most = MAX_FILE + len("\r\n")
-    while len(raw) <= most and (more := _read(stdin, most + 1 - len(raw))):
+    while len(raw) <= most and (more := _read_some(stdin, most + 1 - len(raw))):
         raw += more
     if len(raw) > most or len(raw.rstrip(b"\r\n")) > MAX_FILE:
         raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no {what}.")
@@ -119,7 +121,7 @@ def read_stdin(what: str, *, prompt: str | None = None) -> str:
         raise click.ClickException(f"Standard input is not valid UTF-8; that is no {what}.") from error
 
 
-def _read(stdin: TextIO, size: int) -> bytes:
+def _read_some(stdin: TextIO, size: int) -> bytes:
     """At most ``size`` bytes, and none at the end; a stream that would not wait is waited for."""
     while True:
         try:
@@ -147,11 +149,11 @@ def confirm(question: str, *, yes: bool) -> None:
     stdin: TextIO | None = sys.stdin
     answer = b""
     try:
-        click.echo(plain(f"{question} [y/N]: "), err=True, nl=False)
+        click.echo(escape_unprintable(f"{question} [y/N]: "), err=True, nl=False)
     except OSError:
         # Nobody says yes to what could not be asked.
         stdin = None
-    while stdin is not None and len(answer) < _LONGEST_ANSWER and (more := _read(stdin, 1)) not in (b"", b"\n"):
+    while stdin is not None and len(answer) < _LONGEST_ANSWER and (more := _read_some(stdin, 1)) not in (b"", b"\n"):
         answer += more
     if answer.strip().lower() not in (b"y", b"yes"):
         raise click.ClickException("Nothing was changed, because nobody said yes; a script says --yes.")

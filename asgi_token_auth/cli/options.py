@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from asgi_token_auth.cli.output import note
+from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.values import check_actor_id
@@ -43,7 +43,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return seconds
 
 
-class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class CheckedText(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Text that passes ``check``, which raises ``InvalidInput`` with a sentence."""
 
     name = "text"
@@ -60,8 +60,8 @@ class Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return str(value)
 
 
-ACTOR: Final = Checked(check_actor_id)
-DESCRIPTION: Final = Checked(check_description)
+ACTOR: Final = CheckedText(check_actor_id)
+DESCRIPTION: Final = CheckedText(check_description)
 
 
 class TokenID(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -100,24 +100,24 @@ def secret_options(command: AnyFunction) -> AnyFunction:
 
 def database_option(command: AnyFunction) -> AnyFunction:
     """Give ``command`` the argument ``database``, a path."""
-    return database_of("tokens")(command)
+    return database_option_for("tokens")(command)
 
 
-def database_of(what: str) -> Callable[[AnyFunction], AnyFunction]:
-    """The same, for a database of something."""
+def database_option_for(what: str) -> Callable[[AnyFunction], AnyFunction]:
+    """The same for a database of something else."""
     return click.option(
         "--database",
         type=click.Path(dir_okay=False),
         envvar="ASGI_TOKEN_AUTH_DATABASE",
         show_envvar=True,
         required=True,
-        callback=without_password,
+        callback=check_for_password,
         help=f"The SQLite file, or the DSN of the PostgreSQL database, that holds the {what}.",
     )
 
 
-def without_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that takes a database, which hints at where its password belongs."""
+def check_for_password(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a database: :func:`hint_at_password`, where it was not the variable."""
     if value is not None and ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE:
         hint_at_password(value)
     return value
@@ -126,7 +126,9 @@ def without_password(ctx: click.Context, param: click.Parameter, value: str | No
 def hint_at_password(database: str, *, places: str = "the variable ASGI_TOKEN_AUTH_DATABASE, PGPASSWORD") -> None:
     """Say where a password does not belong, where a DSN on the command line has one."""
     if is_dsn(database) and re.search(r"//[^/@]*:[^/@]*@|[?&]password=", database):
-        note(f"Hint: options are seen by other users, and this one holds a password; {places} and ~/.pgpass are not.")
+        print_to_stderr(
+            f"Hint: options are seen by other users, and this one holds a password; {places} and ~/.pgpass are not."
+        )
 
 
 def json_option(command: AnyFunction) -> AnyFunction:

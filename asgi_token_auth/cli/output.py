@@ -1,4 +1,4 @@
-"""What people read on a terminal, and what scripts read: tables, and JSON."""
+"""Standard output and standard error: tables for people, JSON for scripts, and text that cannot command a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 import click
 
 #: A column is never made narrower than this for the sake of others.
-_NARROWEST: Final = 8
+_MIN_COLUMN_WIDTH: Final = 8
 _GAP: Final = "  "
 
 
@@ -29,7 +29,7 @@ class StandardOutput(io.FileIO):
     """The process's standard output, whose errors can be told from those of other files."""
 
     @classmethod
-    def instead_of(cls, stream: TextIO) -> TextIO:
+    def wrapping(cls, stream: TextIO) -> TextIO:
         """``stream``, written through this class where it leads to a file as other systems than Windows have them."""
         buffer = getattr(stream, "buffer", None)
         if type(getattr(buffer, "raw", buffer)) is not io.FileIO:
@@ -55,7 +55,7 @@ def wait_for_reader() -> None:
         select.select([], [sys.stdout], [])
 
 
-def discard(stream: TextIO) -> None:
+def discard_buffer(stream: TextIO) -> None:
     """Let what is still buffered for a broken stream go, which would fail once more when the interpreter ends."""
     try:
         stream.flush()
@@ -64,41 +64,41 @@ def discard(stream: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Write ``value`` as JSON to standard output."""
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except ValueError:
-        text = json.dumps(_named(value), indent=2, allow_nan=False)
+        text = json.dumps(_name_non_finite(value), indent=2, allow_nan=False)
     click.echo(text)
 
 
-def _named(value: Any) -> Any:
-    """``value`` with the names of numbers that JSON has not got, such as ``"NaN"``."""
+def _name_non_finite(value: Any) -> Any:
+    """``value`` with the names in place of the numbers that JSON has not got, such as ``"NaN"``."""
     match value:
         case dict():
-            return {key: _named(inner) for key, inner in value.items()}
+            return {key: _name_non_finite(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_named(inner) for inner in value]
+            return [_name_non_finite(inner) for inner in value]
         case float() if not math.isfinite(value):
             return json.dumps(value)
     return value
 
 
-def note(sentence: str) -> None:
+def print_to_stderr(sentence: str) -> None:
     """Write a sentence to standard error, where it is in no script's way. Where that is broken, nobody reads it."""
-    tell(plain(sentence))
+    write_to_stderr(escape_unprintable(sentence))
 
 
-def tell(text: str, *, nl: bool = True) -> None:
-    """The same, as it is."""
+def write_to_stderr(text: str, *, nl: bool = True) -> None:
+    """Write text to standard error as it is."""
     try:
         click.echo(text, err=True, nl=nl)
     except OSError:
-        discard(sys.stderr)
+        discard_buffer(sys.stderr)
 
 
-def plain(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """``text`` without what could command a terminal: whatever is not printable is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
@@ -111,15 +111,17 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None, shrinks: Sequence[str]) -> str:
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None, shrinks: Sequence[str]
+) -> str:
     """Lines of at most ``width`` columns.
 
     Where there is no room, the last columns are left out, and then those that ``shrinks`` names are shortened.
     """
-    cells = [list(header), *([plain(cell) for cell in row] for row in rows)]
-    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    cells = [list(header), *([escape_unprintable(cell) for cell in row] for row in rows)]
+    widths = [max(_display_width(row[column]) for row in cells) for column in range(len(header))]
     if width is not None:
-        least = [min(w, _NARROWEST) if name in shrinks else w for name, w in zip(header, widths, strict=True)]
+        least = [min(w, _MIN_COLUMN_WIDTH) if name in shrinks else w for name, w in zip(header, widths, strict=True)]
         while len(least) > 2 and sum(least) + len(_GAP) * (len(least) - 1) > width:
             least.pop()
         widths = widths[: len(least)]
@@ -128,32 +130,32 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | 
             if widths[column] == least[column]:
                 break
             widths[column] -= 1
-    lines = [_GAP.join(_padded(cell, room) for cell, room in zip(row, widths, strict=False)).rstrip() for row in cells]
-    return "\n".join(line if width is None else _shortened(line, width) for line in lines)
+    lines = [_GAP.join(_pad(cell, room) for cell, room in zip(row, widths, strict=False)).rstrip() for row in cells]
+    return "\n".join(line if width is None else _shorten(line, width) for line in lines)
 
 
-def fields(pairs: Sequence[tuple[str, str]]) -> str:
+def format_fields(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values, one pair a line."""
     # Names too: the databases of a token's restrictions are among them, and whoever made it chose those.
-    named = [(plain(name), plain(value)) for name, value in pairs]
+    named = [(escape_unprintable(name), escape_unprintable(value)) for name, value in pairs]
     room = max(len(name) for name, _ in named) + 2
     return "\n".join(f"{name + ':':<{room}}{value}".rstrip() for name, value in named)
 
 
-def _width(text: str) -> int:
+def _display_width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in ("W", "F") else 1 for c in text
     )
 
 
-def _shortened(text: str, room: int) -> str:
-    if _width(text) <= room:
+def _shorten(text: str, room: int) -> str:
+    if _display_width(text) <= room:
         return text
-    while text and _width(text) > max(room - 3, 0):
+    while text and _display_width(text) > max(room - 3, 0):
         text = text[:-1]
     return (text + "...")[:room] if room < 3 else text + "..."
 
 
-def _padded(text: str, room: int) -> str:
-    text = _shortened(text, room)
-    return text + " " * (room - _width(text))
+def _pad(text: str, room: int) -> str:
+    text = _shorten(text, room)
+    return text + " " * (room - _display_width(text))

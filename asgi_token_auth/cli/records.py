@@ -1,4 +1,4 @@
-"""Tokens as the terminal tells them."""
+"""Records of tokens for a terminal: all that match, one in words, and a new one with its text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import click
 
-from asgi_token_auth.cli.output import note, plain, say_json, wait_for_reader
-from asgi_token_auth.cli.process import whole
+from asgi_token_auth.cli.output import escape_unprintable, print_json, print_to_stderr, wait_for_reader
+from asgi_token_auth.cli.process import finish_despite_interrupt
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.tokens.as_json import record_json
 from asgi_token_auth.tokens.listing import MAX_LIMIT
@@ -17,7 +17,7 @@ from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.wording import describe, exact, relative
 
 
-async def all_of(
+async def list_all(
     store: TokenStore,
     *,
     owner: str | Family | None = None,
@@ -51,19 +51,19 @@ async def all_of(
     return [token for token in found if token.created_at is None or token.created_at < unused_since]
 
 
-async def deliver(
+async def issue_and_print(
     issuing: Callable[[Callable[[IssuedToken], None]], Awaitable[IssuedToken]], otherwise: str, *, as_json: bool
 ) -> None:
     """Issue a token, and write its text to standard output: the only moment when it exists.
 
-    It is written before it is kept. So whatever happens to this process, no token is kept whose text nobody has.
+    It is written before it is stored. So whatever happens to this process, no token is stored whose text nobody has.
 
     Args:
         issuing: is given what writes the text.
         otherwise: a sentence that says what is true if this fails.
 
     Raises:
-        click.ClickException: the text could not be written, or not be kept after it was written.
+        click.ClickException: the text could not be written, or not be stored after it was written.
     """
     written = False
 
@@ -71,7 +71,7 @@ async def deliver(
         nonlocal written
         try:
             if as_json:
-                say_json({"token": issued.token, "details": record_json(issued.record)})
+                print_json({"token": issued.token, "details": record_json(issued.record)})
             else:
                 click.echo(issued.token)
         except OSError as error:
@@ -83,50 +83,52 @@ async def deliver(
     # Not later, when the database is locked for everybody else.
     wait_for_reader()
     try:
-        token = (await whole(issuing(write))).record
+        token = (await finish_despite_interrupt(issuing(write))).record
     except StorageError as error:
         if not written:
             raise
-        raise click.ClickException(plain(f"{error} The text that was written does not work. {otherwise}")) from error
+        raise click.ClickException(
+            escape_unprintable(f"{error} The text that was written does not work. {otherwise}")
+        ) from error
     if not as_json:
-        end = when(token.expires_at, time.time(), "")
-        life = f"expires {end}" if end else "never expires"
-        note(f"Token {token.id} of {token.actor_id}, {life}. It is shown only now.")
+        end = relative_or(token.expires_at, time.time(), "")
+        expiry = f"expires {end}" if end else "never expires"
+        print_to_stderr(f"Token {token.id} of {token.actor_id}, {expiry}. It is shown only now.")
 
 
-def told(token: TokenRecord) -> list[tuple[str, str]]:
-    """All that is known of a token, in words."""
+def token_fields(token: TokenRecord) -> list[tuple[str, str]]:
+    """All that is known of a token, as names and values."""
     now = time.time()
     pairs = [
         ("Token", str(token.id)),
         ("Status", token.status),
         ("Owner", token.actor_id),
         ("Description", token.description or ""),
-        ("Created", _both(token.created_at, now, "unknown")),
-        ("Expires", _both(token.expires_at, now, "never")),
-        ("Last used", _both(token.last_used_at, now, "never")),
+        ("Created", _relative_and_exact(token.created_at, now, "unknown")),
+        ("Expires", _relative_and_exact(token.expires_at, now, "never")),
+        ("Last used", _relative_and_exact(token.last_used_at, now, "never")),
     ]
     if token.last_used_address:
         pairs.append(("Used from", token.last_used_address))
     if token.ended_at is not None:
-        pairs.append(("Ended", _both(token.ended_at, now, "")))
+        pairs.append(("Ended", _relative_and_exact(token.ended_at, now, "")))
     if token.parent_id is not None:
         pairs.append(("Created through", f"token {token.parent_id}"))
     if token.previous_until is not None and token.previous_until > now:
-        pairs.append(("Old text works", _both(token.previous_until, now, "")))
+        pairs.append(("Old text works", _relative_and_exact(token.previous_until, now, "")))
     if token.restrictions is None:
         return [*pairs, ("May do", "all that its owner may")]
     allowed = describe(token.restrictions)
     return [*pairs, *((heading, ", ".join(actions)) for heading, actions in allowed or [("May do", ["nothing"])])]
 
 
-def happened_to(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
-    """A token's events, one pair each."""
+def event_fields(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
+    """A token's events as names and values."""
     now = time.time()
     return [
         (
             "History",
-            f"{event.name} {_both(event.at, now, 'at an unknown time')}"
+            f"{event.name} {_relative_and_exact(event.at, now, 'at an unknown time')}"
             + (f" by {event.by}" if event.by else "")
             + (f": {event.details}" if event.details else ""),
         )
@@ -134,16 +136,16 @@ def happened_to(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
     ]
 
 
-def when(timestamp: float | None, now: float, unknown: str) -> str:
-    """``in 3 days``."""
+def relative_or(timestamp: float | None, now: float, unknown: str) -> str:
+    """``in 3 days``, or ``unknown`` where there is no time."""
     return unknown if timestamp is None else relative(timestamp, now)
 
 
-def many(count: int, kind: str = "") -> str:
+def count_of_tokens(count: int, kind: str = "") -> str:
     """``1 token``, ``2 tokens``."""
     return f"{count:,} {kind + ' ' if kind else ''}{'token' if count == 1 else 'tokens'}"
 
 
-def _both(timestamp: float | None, now: float, unknown: str) -> str:
+def _relative_and_exact(timestamp: float | None, now: float, unknown: str) -> str:
     at = exact(timestamp)
     return unknown if timestamp is None or at is None else f"{relative(timestamp, now)} ({at})"

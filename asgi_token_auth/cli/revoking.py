@@ -18,10 +18,10 @@ from asgi_token_auth.cli.options import (
     secret_options,
     yes_option,
 )
-from asgi_token_auth.cli.output import plain, say_json
-from asgi_token_auth.cli.process import whole
-from asgi_token_auth.cli.records import all_of, many
-from asgi_token_auth.cli.stores import opened
+from asgi_token_auth.cli.output import escape_unprintable, print_json
+from asgi_token_auth.cli.process import finish_despite_interrupt
+from asgi_token_auth.cli.records import count_of_tokens, list_all
+from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.errors import TokenNotFound
 from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
@@ -68,25 +68,25 @@ def revoke(
     signing = read_secret(ctx, secret, secret_file) if by_text else None
     presented: str | int = read_token_from_stdin() if by_text else TOKEN_ID.convert(which, None, ctx)
 
-    async def look() -> tuple[TokenRecord, int]:
-        async with opened(database, signing, writes=True) as store:
-            number = await _number_of(store, presented) if isinstance(presented, str) else presented
+    async def find() -> tuple[TokenRecord, int]:
+        async with open_token_store(database, signing, writes=True) as store:
+            number = await _token_id_of(store, presented) if isinstance(presented, str) else presented
             token = await store.get(number, owner=ANY_OWNER)
             if not token.actor_id:
                 return token, 0
-            family = await all_of(store, owner=Family(token.actor_id, token.id), status="active")
+            family = await list_all(store, owner=Family(token.actor_id, token.id), status="active")
             return token, sum(member.id != token.id for member in family)
 
     async def end(token_id: int) -> TokenRecord:
-        async with opened(database, writes=True) as store:
-            return await whole(store.revoke(token_id, owner=ANY_OWNER, by=by))
+        async with open_token_store(database, writes=True) as store:
+            return await finish_despite_interrupt(store.revoke(token_id, owner=ANY_OWNER, by=by))
 
-    before, others = asyncio.run(look())
+    before, others = asyncio.run(find())
     if others:
-        confirm(f"End token {before.id} and {many(others, 'active')} created through it?", yes=yes)
+        confirm(f"End token {before.id} and {count_of_tokens(others, 'active')} created through it?", yes=yes)
     record = asyncio.run(end(before.id))
     if as_json:
-        say_json(record_json(record))
+        print_json(record_json(record))
     elif before.ended_at != record.ended_at or before.status != record.status:
         click.echo(f"Token {record.id} is revoked, and so are those created through it.")
     else:
@@ -95,24 +95,24 @@ def revoke(
 
 def _revoke_all(database: str, actor_id: str, *, yes: bool, by: str | None, as_json: bool) -> None:
     async def count() -> int:
-        async with opened(database, writes=True) as store:
-            return len(await all_of(store, owner=actor_id, status="active"))
+        async with open_token_store(database, writes=True) as store:
+            return len(await list_all(store, owner=actor_id, status="active"))
 
     async def revoke_all() -> int:
-        async with opened(database, writes=True) as store:
-            return await whole(store.revoke_all(owner=actor_id, by=by))
+        async with open_token_store(database, writes=True) as store:
+            return await finish_despite_interrupt(store.revoke_all(owner=actor_id, by=by))
 
     found = asyncio.run(count())
     if found:
-        confirm(f"End {many(found, 'active')} of {actor_id}?", yes=yes)
+        confirm(f"End {count_of_tokens(found, 'active')} of {actor_id}?", yes=yes)
     ended = asyncio.run(revoke_all())
     if as_json:
-        say_json({"revoked": ended})
+        print_json({"revoked": ended})
     else:
-        click.echo(f"Revoked {many(ended)}.")
+        click.echo(f"Revoked {count_of_tokens(ended)}.")
 
 
-async def _number_of(store: TokenStore, token: str) -> int:
+async def _token_id_of(store: TokenStore, token: str) -> int:
     """The id of a token by its text, checked as a server checks it: another instance may have signed it."""
     outcome = await ManagedTokens(store).authenticate(Credential(token))
     if isinstance(outcome, Authenticated) and outcome.auth.token_id is not None:
@@ -121,11 +121,11 @@ async def _number_of(store: TokenStore, token: str) -> int:
         case Rejected(Reason.DAMAGED, int(token_id)):
             return token_id
         case Rejected(reason, int(token_id)):
-            raise click.ClickException(plain(await _why_no_text_of(store, token_id, reason)))
+            raise click.ClickException(escape_unprintable(await _why_refused(store, token_id, reason)))
     raise click.ClickException("This is no managed token that was signed with this secret.")
 
 
-async def _why_no_text_of(store: TokenStore, token_id: int, reason: Reason) -> str:
+async def _why_refused(store: TokenStore, token_id: int, reason: Reason) -> str:
     try:
         token = await store.get(token_id, owner=ANY_OWNER)
     except TokenNotFound:

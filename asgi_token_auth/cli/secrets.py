@@ -7,51 +7,48 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_secret_file, read_stdin
-from asgi_token_auth.cli.options import ACTOR, Checked, database_of, json_option, yes_option
-from asgi_token_auth.cli.output import note as say
-from asgi_token_auth.cli.output import plain, say_json, table, terminal_width
-from asgi_token_auth.cli.process import Commands, whole
-from asgi_token_auth.cli.records import when
-from asgi_token_auth.cli.stores import opened_as
+from asgi_token_auth.cli.options import ACTOR, AnyFunction, CheckedText, database_option_for, json_option, yes_option
+from asgi_token_auth.cli.output import escape_unprintable, format_table, print_json, print_to_stderr, terminal_width
+from asgi_token_auth.cli.process import CommandGroup, finish_despite_interrupt
+from asgi_token_auth.cli.records import relative_or
+from asgi_token_auth.cli.stores import open_store
 from asgi_token_auth.config.values import is_readable_by_group_or_others
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json
 from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import SecretStore
 
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
-
-_VARIABLE: Final = "ASGI_TOKEN_AUTH_ENCRYPTION_KEY"
+_KEY_VARIABLE: Final = "ASGI_TOKEN_AUTH_ENCRYPTION_KEY"
 #: Bytes of a line that a terminal of Linux hands over, whatever was pasted.
-_LONGEST_LINE: Final = 4_095
-_BY = click.option("--by", type=ACTOR, help="The actor to name as the one who did it.")
-_database = database_of("secrets")
-_NAME = click.argument("name", metavar="NAME", type=Checked(check_secret_name))
+_MAX_TERMINAL_LINE: Final = 4_095
+_by_option = click.option("--by", type=ACTOR, help="The actor to name as the one who did it.")
+_database_option = database_option_for("secrets")
+_NAME = click.argument("name", metavar="NAME", type=CheckedText(check_secret_name))
 # Of datasette-secrets, which had other limits than ours.
 _STORED_NAME = click.argument("name", metavar="NAME")
 
 
-def _keys(command: AnyFunction) -> AnyFunction:
+def _key_file_option(command: AnyFunction) -> AnyFunction:
     """Give ``command`` the argument ``key_files``."""
     return click.option(
         "--encryption-key-file",
         "key_files",
         type=click.Path(dir_okay=False),
         multiple=True,
-        help=f"A file that holds an encryption key, in place of the variable {_VARIABLE}. May be given several times, "
-        "the newest key last.",
+        help=f"A file that holds an encryption key, in place of the variable {_KEY_VARIABLE}. May be given several "
+        "times, the newest key last.",
     )(command)
 
 
-@click.group(cls=Commands)
+@click.group(cls=CommandGroup)
 def secrets() -> None:
     """Look after encrypted secrets, which are kept in a database.
 
@@ -63,15 +60,15 @@ def secrets() -> None:
 @secrets.command()
 def generate_encryption_key() -> None:
     """Print a key that can encrypt secrets: 256 random bits."""
-    click.echo(_encryption().generate_key())
+    click.echo(_import_encryption().generate_key())
 
 
 @secrets.command(name="set")
 @_NAME
-@_database
-@_keys
-@click.option("--note", type=Checked(check_note), help="For people, at most 100 characters. Without it: as it was.")
-@_BY
+@_database_option
+@_key_file_option
+@click.option("--note", type=CheckedText(check_note), help="For people, at most 100 characters. Without it: as it was.")
+@_by_option
 @json_option
 def set_(name: str, database: str, key_files: tuple[str, ...], note: str | None, by: str | None, as_json: bool) -> None:
     """Store a value for NAME as a new version.
@@ -83,98 +80,100 @@ def set_(name: str, database: str, key_files: tuple[str, ...], note: str | None,
     value = _read_value(name)
 
     async def run() -> SecretRecord:
-        async with _opened(database, keys, creates=True) as store:
-            return await whole(store.set(name, value, note=note, by=by))
+        async with _open_secret_store(database, keys, creates=True) as store:
+            return await finish_despite_interrupt(store.set(name, value, note=note, by=by))
 
     record = asyncio.run(run())
     if as_json:
-        say_json(secret_json(record))
+        print_json(secret_json(record))
     else:
-        click.echo(plain(f"Secret {record.name} is set, version {record.version}."))
+        click.echo(escape_unprintable(f"Secret {record.name} is set, version {record.version}."))
 
 
 @secrets.command()
 @_STORED_NAME
-@click.argument("text", metavar="NOTE", type=Checked(check_note))
-@_database
-@_BY
+@click.argument("text", metavar="NOTE", type=CheckedText(check_note))
+@_database_option
+@_by_option
 @json_option
 def note(name: str, text: str, database: str, by: str | None, as_json: bool) -> None:
     """Change the NOTE of a stored secret; an empty one removes it."""
 
     async def run() -> SecretRecord:
-        async with _opened(database, writes=True) as store:
-            return await whole(store.set_note(name, text, by=by))
+        async with _open_secret_store(database, writes=True) as store:
+            return await finish_despite_interrupt(store.set_note(name, text, by=by))
 
     record = asyncio.run(run())
     if as_json:
-        say_json(secret_json(record))
+        print_json(secret_json(record))
     else:
-        click.echo(plain(f"The note of secret {record.name} is {'changed' if record.note else 'removed'}."))
+        click.echo(
+            escape_unprintable(f"The note of secret {record.name} is {'changed' if record.note else 'removed'}.")
+        )
 
 
 @secrets.command(name="list")
-@_database
+@_database_option
 @json_option
 def list_(database: str, as_json: bool) -> None:
     """List the stored secrets, without their values."""
 
     async def run() -> Sequence[SecretRecord]:
-        async with _opened(database) as store:
+        async with _open_secret_store(database) as store:
             return await store.list()
 
     found = asyncio.run(run())
     if as_json:
-        say_json([secret_json(record) for record in found])
+        print_json([secret_json(record) for record in found])
     elif found:
         now = time.time()
         rows = [
             (
                 record.name,
                 str(record.version or ""),
-                when(record.updated_at, now, ""),
+                relative_or(record.updated_at, now, ""),
                 record.updated_by or "",
-                when(record.last_used_at, now, "never"),
+                relative_or(record.last_used_at, now, "never"),
                 record.note or "",
             )
             for record in found
         ]
         header = ("NAME", "VERSION", "CHANGED", "BY", "LAST USED", "NOTE")
-        click.echo(table(header, rows, width=terminal_width(), shrinks=("NAME", "BY", "NOTE")))
+        click.echo(format_table(header, rows, width=terminal_width(), shrinks=("NAME", "BY", "NOTE")))
     else:
-        say("There are no secrets.")
+        print_to_stderr("There are no secrets.")
 
 
 @secrets.command()
 @_STORED_NAME
-@_database
+@_database_option
 @yes_option
-@_BY
+@_by_option
 @json_option
 def delete(name: str, database: str, yes: bool, by: str | None, as_json: bool) -> None:
     """Delete every value of a stored secret. Who set it and when is kept."""
 
-    async def look() -> SecretRecord:
-        async with _opened(database, writes=True) as store:
+    async def find() -> SecretRecord:
+        async with _open_secret_store(database, writes=True) as store:
             return await store.get(name)
 
     async def run() -> SecretRecord:
-        async with _opened(database, writes=True) as store:
-            return await whole(store.delete(name, by=by))
+        async with _open_secret_store(database, writes=True) as store:
+            return await finish_despite_interrupt(store.delete(name, by=by))
 
-    asyncio.run(look())
-    confirm(plain(f"Delete every value of secret {name}?"), yes=yes)
+    asyncio.run(find())
+    confirm(escape_unprintable(f"Delete every value of secret {name}?"), yes=yes)
     record = asyncio.run(run())
     if as_json:
-        say_json(secret_json(record))
+        print_json(secret_json(record))
     else:
-        click.echo(plain(f"Secret {record.name} is deleted."))
+        click.echo(escape_unprintable(f"Secret {record.name} is deleted."))
 
 
 @secrets.command()
-@_database
-@_keys
-@_BY
+@_database_option
+@_key_file_option
+@_by_option
 @json_option
 def rotate(database: str, key_files: tuple[str, ...], by: str | None, as_json: bool) -> None:
     """Encrypt every version of every secret with the newest key.
@@ -185,23 +184,24 @@ def rotate(database: str, key_files: tuple[str, ...], by: str | None, as_json: b
     keys = _read_keys(key_files)
 
     async def run() -> Rotation:
-        async with _opened(database, keys, writes=True) as store:
-            return await whole(store.rotate(by=by))
+        async with _open_secret_store(database, keys, writes=True) as store:
+            return await finish_despite_interrupt(store.rotate(by=by))
 
     rotation = asyncio.run(run())
     if as_json:
-        say_json({"rewritten": rotation.rewritten, "unchanged": rotation.unchanged})
+        print_json({"rewritten": rotation.rewritten, "unchanged": rotation.unchanged})
     else:
         click.echo(
-            f"Encrypted {_many(rotation.rewritten)} with the newest key; {_many(rotation.unchanged)} had it already."
+            f"Encrypted {_count_of_values(rotation.rewritten)} with the newest key; "
+            f"{_count_of_values(rotation.unchanged)} had it already."
         )
 
 
 @asynccontextmanager
-async def _opened(
+async def _open_secret_store(
     database: str, keys: Sequence[str] | None = None, *, creates: bool = False, writes: bool = False
 ) -> AsyncIterator[SecretStore]:
-    async with opened_as(
+    async with open_store(
         # The environment of this process is not the server's.
         lambda file: SecretStore(file, encryption_key=keys, environ={}),
         database,
@@ -219,11 +219,13 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
     Raises:
         click.ClickException: there is none, or it cannot be one.
     """
-    texts = [_key_in(Path(file)) for file in files] if files else [os.environ.get(_VARIABLE, "")]
+    texts = [_read_key_file(Path(file)) for file in files] if files else [os.environ.get(_KEY_VARIABLE, "")]
     keys = [key for text in texts for key in re.split(r"[\s,]+", text) if key]
     if not keys:
-        raise click.UsageError(f"Missing encryption key: set the variable {_VARIABLE}, or give --encryption-key-file.")
-    encryption = _encryption()
+        raise click.UsageError(
+            f"Missing encryption key: set the variable {_KEY_VARIABLE}, or give --encryption-key-file."
+        )
+    encryption = _import_encryption()
     try:
         encryption.Encryption(keys)
     except ConfigurationError as error:
@@ -231,10 +233,12 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
     return keys
 
 
-def _key_in(path: Path) -> str:
+def _read_key_file(path: Path) -> str:
     raw = read_secret_file(path, f"The encryption key's file {path}")
     if is_readable_by_group_or_others(path):
-        say(f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away.")
+        print_to_stderr(
+            f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away."
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -247,22 +251,22 @@ def _key_in(path: Path) -> str:
 def _read_value(name: str) -> str:
     if sys.stdin is not None and sys.stdin.isatty():
         try:
-            asked: str = click.prompt(
-                plain(f"Value of {name}"), hide_input=True, confirmation_prompt="The same again", err=True
+            typed: str = click.prompt(
+                escape_unprintable(f"Value of {name}"), hide_input=True, confirmation_prompt="The same again", err=True
             )
-            size = len(asked.encode())
+            size = len(typed.encode())
         except UnicodeError as error:
             raise click.ClickException("What was typed is not valid UTF-8.") from error
-        if size >= _LONGEST_LINE:
+        if size >= _MAX_TERMINAL_LINE:
             raise click.ClickException("A terminal cuts off what is so long; give the value on standard input.")
-        return asked
+        return typed
     value = read_stdin("secret").rstrip("\r\n")
     if not value:
         raise click.ClickException("Standard input holds no secret.")
     return value
 
 
-def _encryption() -> Any:
+def _import_encryption() -> Any:
     try:
         from asgi_token_auth.secrets import encryption
     except ImportError as error:
@@ -272,5 +276,5 @@ def _encryption() -> Any:
     return encryption
 
 
-def _many(count: int) -> str:
+def _count_of_values(count: int) -> str:
     return f"{count:,} {'value' if count == 1 else 'values'}"

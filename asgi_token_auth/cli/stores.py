@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import click
 
-from asgi_token_auth.cli.output import note
-from asgi_token_auth.cli.process import mark_changes, settled
+from asgi_token_auth.cli.output import print_to_stderr
+from asgi_token_auth.cli.process import finish_then_stop, set_change_state
 from asgi_token_auth.databases.address import WHICH_KINDS, database_at, is_dsn, is_of_another_kind
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
@@ -23,21 +23,21 @@ from asgi_token_auth.tokens.store import TokenStore
 AnyStore = TypeVar("AnyStore", bound=TableStore)
 
 
-class _OnlyLooking(TokenStore):
-    """A store that notes no use."""
+class _UntrackedTokenStore(TokenStore):
+    """A store that writes down no use of a token."""
 
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
         """Nothing."""
 
 
-def only_looking(database: Database, signing: SigningSecrets | None = None) -> TokenStore:
-    """A store that is not open, and that takes checking a token for no use of it."""
+def untracked_store(database: Database, signing: SigningSecrets | None = None) -> TokenStore:
+    """A store, not open yet, for which checking a token is no use of it."""
     # A secret that nobody knows, where none is needed: nothing can be signed with it by mistake.
-    return _OnlyLooking(database, secret=signing or SigningSecrets([secrets.token_hex(32)]))
+    return _UntrackedTokenStore(database, secret=signing or SigningSecrets([secrets.token_hex(32)]))
 
 
 @asynccontextmanager
-async def opened(
+async def open_token_store(
     database: str, signing: SigningSecrets | None = None, *, creates: bool = False, writes: bool = False
 ) -> AsyncIterator[TokenStore]:
     """The store in a file.
@@ -50,8 +50,8 @@ async def opened(
     Raises:
         StorageError: the file is missing, holds no tokens, or cannot be read.
     """
-    async with opened_as(
-        lambda file: only_looking(file, signing),
+    async with open_store(
+        lambda file: untracked_store(file, signing),
         database,
         what="tokens",
         outdated="or of datasette-auth-tokens, and this command only reads: start the server on it once, or copy its "
@@ -63,7 +63,7 @@ async def opened(
 
 
 @asynccontextmanager
-async def opened_as(
+async def open_store(
     make: Callable[[Database], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
 ) -> AsyncIterator[AnyStore]:
     """The store that ``make`` makes of a file, or of a database of a server, which is taken to be there.
@@ -77,12 +77,12 @@ async def opened_as(
     Raises:
         StorageError: the file is missing, holds nothing of the kind, or cannot be read.
     """
-    exists = is_there(database)
+    exists = database_exists(database)
     if not exists and not creates:
         raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
     file: Database
     if is_dsn(database):
-        file = by_dsn(database)
+        file = postgres_at(database)
         shown = file.name
     else:
         # A file that is there belongs to somebody, who chose its journal mode.
@@ -101,18 +101,18 @@ async def opened_as(
     else:
         state = "absent"
     if state != "ready":
-        mark_changes("prepared")
+        set_change_state("prepared")
     try:
-        await settled(store.open())
+        await finish_then_stop(store.open())
         yield store
     finally:
         await store.close()
     if state == "absent":
         # Not earlier: nobody is told of a file by a command that fails.
-        note(f"{shown} held no {what} until now." if exists else f"{shown} is new.")
+        print_to_stderr(f"{shown} held no {what} until now." if exists else f"{shown} is new.")
 
 
-def by_dsn(dsn: str) -> Database:
+def postgres_at(dsn: str) -> Database:
     """A PostgreSQL database.
 
     Raises:
@@ -124,20 +124,20 @@ def by_dsn(dsn: str) -> Database:
         raise click.ClickException(str(error)) from error
 
 
-def existing(database: str) -> Database:
+def existing_database(database: str) -> Database:
     """A file that is only read, or a database of a server.
 
     Raises:
         StorageError: it is missing.
     """
     if is_dsn(database):
-        return by_dsn(database)
-    if not is_there(database):
+        return postgres_at(database)
+    if not database_exists(database):
         raise StorageError(f"There is no file {database}.")
     return SQLite(database).for_reading()
 
 
-def is_there(database: str) -> bool:
+def database_exists(database: str) -> bool:
     """Whether the file exists. A database of a server is taken to be there.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from asgi_token_auth.cli.actions import known_actions, read_restrictions, warn_of_unknown
+from asgi_token_auth.cli.actions import known_actions, named_actions, read_restrictions, warn_of_unknown_actions
 from asgi_token_auth.cli.importing import import_
 from asgi_token_auth.cli.inputs import confirm, read_secret
 from asgi_token_auth.cli.options import (
@@ -23,22 +23,29 @@ from asgi_token_auth.cli.options import (
     secret_options,
     yes_option,
 )
-from asgi_token_auth.cli.output import fields, note, say_json, table, terminal_width
-from asgi_token_auth.cli.process import Commands, whole
-from asgi_token_auth.cli.records import all_of, deliver, happened_to, many, told, when
+from asgi_token_auth.cli.output import format_fields, format_table, print_json, print_to_stderr, terminal_width
+from asgi_token_auth.cli.process import CommandGroup, finish_despite_interrupt
+from asgi_token_auth.cli.records import (
+    count_of_tokens,
+    event_fields,
+    issue_and_print,
+    list_all,
+    relative_or,
+    token_fields,
+)
 from asgi_token_auth.cli.revoking import revoke
-from asgi_token_auth.cli.stores import opened
+from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, MAX_EXPIRES_AFTER, MAX_GRACE, StoredEvent, TokenRecord
 from asgi_token_auth.wording import duration
 
 _DAY = 86_400
-_DEFAULT_LIFE = 90 * _DAY
-_restricting = restriction_options("--on-database", "--on-resource")
+_DEFAULT_LIFETIME = 90 * _DAY
+_restriction_options = restriction_options("--on-database", "--on-resource")
 
 
-@click.group(cls=Commands)
+@click.group(cls=CommandGroup)
 def tokens() -> None:
     """Look after managed tokens, which are kept in a database."""
 
@@ -56,7 +63,7 @@ def tokens() -> None:
     help="Seconds, or for example 12h or 30d. Without it: 90d.",
 )
 @click.option("--never", is_flag=True, help="It never expires.")
-@_restricting
+@_restriction_options
 @by_option
 @json_option
 @click.pass_context
@@ -79,19 +86,20 @@ def create(
 
     Without -a, -d and -r it may do all that its actor may. A missing database is made.
     """
-    life = _life(expires_after, never=never)
+    lifetime = _checked_lifetime(expires_after, never=never)
     restrictions = read_restrictions(alls, databases, resources)
     signing = read_secret(ctx, secret, secret_file)
-    _warn(alls, databases, resources)
+    if named := named_actions(alls, databases, resources):
+        warn_of_unknown_actions(named, known_actions())
 
     async def run() -> None:
-        async with opened(database, signing, creates=True) as store:
-            await deliver(
+        async with open_token_store(database, signing, creates=True) as store:
+            await issue_and_print(
                 lambda write: store.issue(
                     actor_id,
                     by=by,
                     description=description,
-                    expires_after=_DEFAULT_LIFE if life is None and not never else life,
+                    expires_after=_DEFAULT_LIFETIME if lifetime is None and not never else lifetime,
                     restrictions=restrictions,
                     deliver=write,
                 ),
@@ -116,15 +124,15 @@ def list_(
     before = None if unused_for is None else max(0, int(time.time()) - unused_for * _DAY)
 
     async def run() -> list[TokenRecord]:
-        async with opened(database) as store:
-            return await all_of(store, owner=owner, status=status, search=search, unused_since=before)
+        async with open_token_store(database) as store:
+            return await list_all(store, owner=owner, status=status, search=search, unused_since=before)
 
     try:
         found = asyncio.run(run())
     except InvalidInput as error:
         raise click.UsageError(str(error)) from error
     if as_json:
-        say_json([record_json(token) for token in found])
+        print_json([record_json(token) for token in found])
     elif found:
         now = time.time()
         rows = [
@@ -132,18 +140,18 @@ def list_(
                 str(token.id),
                 token.status,
                 token.actor_id,
-                when(token.expires_at, now, "never"),
-                when(token.last_used_at, now, "never"),
+                relative_or(token.expires_at, now, "never"),
+                relative_or(token.last_used_at, now, "never"),
                 token.description or "",
                 "all" if token.restrictions is None else "restricted",
-                when(token.created_at, now, ""),
+                relative_or(token.created_at, now, ""),
             )
             for token in found
         ]
         header = ("ID", "STATUS", "OWNER", "EXPIRES", "LAST USED", "DESCRIPTION", "MAY DO", "CREATED")
-        click.echo(table(header, rows, width=terminal_width(), shrinks=("OWNER", "DESCRIPTION")))
+        click.echo(format_table(header, rows, width=terminal_width(), shrinks=("OWNER", "DESCRIPTION")))
     else:
-        note("There are no such tokens.")
+        print_to_stderr("There are no such tokens.")
 
 
 @tokens.command()
@@ -154,14 +162,14 @@ def show(token_id: int, database: str, as_json: bool) -> None:
     """Show a token, and what happened to it."""
 
     async def run() -> tuple[TokenRecord, Sequence[StoredEvent]]:
-        async with opened(database) as store:
+        async with open_token_store(database) as store:
             return await store.get(token_id, owner=ANY_OWNER), await store.events(token_id, owner=ANY_OWNER)
 
     token, events = asyncio.run(run())
     if as_json:
-        say_json({**record_json(token), "events": events_json(events)})
+        print_json({**record_json(token), "events": events_json(events)})
     else:
-        click.echo(fields([*told(token), *happened_to(events)]))
+        click.echo(format_fields([*token_fields(token), *event_fields(events)]))
 
 
 @tokens.command()
@@ -170,7 +178,7 @@ def show(token_id: int, database: str, as_json: bool) -> None:
 @click.option("--description", type=DESCRIPTION, help="What it is for; empty for none.")
 @click.option("-e", "--expires-after", type=Duration(), metavar="TIME", help="From now: seconds, or for example 30d.")
 @click.option("--never", is_flag=True, help="It never expires.")
-@_restricting
+@_restriction_options
 @click.option("--unrestricted", is_flag=True, help="It may do all that its actor may.")
 @by_option
 @json_option
@@ -194,29 +202,30 @@ def edit(
     restrictions = read_restrictions(alls, databases, resources)
     if unrestricted and restrictions is not None:
         raise click.UsageError("Give --unrestricted, or restrictions, not both.")
-    life = _life(expires_after, never=never)
-    if description is None and life is None and not never and restrictions is None and not unrestricted:
+    lifetime = _checked_lifetime(expires_after, never=never)
+    if description is None and lifetime is None and not never and restrictions is None and not unrestricted:
         raise click.UsageError("Nothing to change: give a description, an expiry or restrictions.")
-    _warn(alls, databases, resources)
+    if named := named_actions(alls, databases, resources):
+        warn_of_unknown_actions(named, known_actions())
 
     async def run() -> TokenRecord:
-        async with opened(database, writes=True) as store:
-            return await whole(
+        async with open_token_store(database, writes=True) as store:
+            return await finish_despite_interrupt(
                 store.edit(
                     token_id,
                     owner=ANY_OWNER,
                     by=by,
                     description=KEEP if description is None else description or None,
-                    expires_after=KEEP if life is None and not never else life,
+                    expires_after=KEEP if lifetime is None and not never else lifetime,
                     restrictions=KEEP if restrictions is None and not unrestricted else restrictions,
                 )
             )
 
     token = asyncio.run(run())
     if as_json:
-        say_json(record_json(token))
+        print_json(record_json(token))
     else:
-        click.echo(fields(told(token)))
+        click.echo(format_fields(token_fields(token)))
 
 
 @tokens.command()
@@ -243,8 +252,8 @@ def rotate(
     signing = read_secret(ctx, secret, secret_file)
 
     async def run() -> None:
-        async with opened(database, signing, writes=True) as store:
-            await deliver(
+        async with open_token_store(database, signing, writes=True) as store:
+            await issue_and_print(
                 lambda write: store.rotate(token_id, owner=ANY_OWNER, by=by, grace=grace, deliver=write),
                 "Nothing was changed: the old text goes on working.",
                 as_json=as_json,
@@ -273,36 +282,30 @@ def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool
     before = max(0.0, time.time() - ended_for)
 
     async def count() -> int:
-        async with opened(database, writes=not dry_run) as store:
+        async with open_token_store(database, writes=not dry_run) as store:
             return await store.prune(ended_before=before, dry_run=True)
 
     async def delete() -> int:
-        async with opened(database, writes=True) as store:
-            return await whole(store.prune(ended_before=before))
+        async with open_token_store(database, writes=True) as store:
+            return await finish_despite_interrupt(store.prune(ended_before=before))
 
     found = asyncio.run(count())
     if not dry_run and found:
-        confirm(f"Delete {many(found)} that ended more than {duration(ended_for)} ago?", yes=yes)
+        confirm(f"Delete {count_of_tokens(found)} that ended more than {duration(ended_for)} ago?", yes=yes)
         found = asyncio.run(delete())
     if as_json:
-        say_json({"pruned": 0 if dry_run else found, "found": found})
+        print_json({"pruned": 0 if dry_run else found, "found": found})
     else:
-        click.echo(f"{many(found)} would be deleted." if dry_run else f"Deleted {many(found)}.")
+        click.echo(f"{count_of_tokens(found)} would be deleted." if dry_run else f"Deleted {count_of_tokens(found)}.")
 
 
 for other in (revoke, import_):
     tokens.add_command(other)
 
 
-def _life(expires_after: int | None, *, never: bool) -> int | None:
+def _checked_lifetime(expires_after: int | None, *, never: bool) -> int | None:
     if never and expires_after is not None:
         raise click.UsageError("Give --expires-after or --never, not both.")
     if expires_after is not None and expires_after > MAX_EXPIRES_AFTER:
         raise click.UsageError("A token can live for a hundred years at most; --never is longer.")
     return expires_after
-
-
-def _warn(alls: Sequence[str], databases: Sequence[tuple[str, str]], resources: Sequence[tuple[str, str, str]]) -> None:
-    named = [*alls, *(action for _, action in databases), *(action for _, _, action in resources)]
-    if named:
-        warn_of_unknown(named, known_actions())

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
 from asgi_token_auth.cli.commands import root
-from asgi_token_auth.cli.output import table
+from asgi_token_auth.cli.output import format_table
 from asgi_token_auth.databases.sqlite import SQLite
 from tests.support.terminal import SECRET, Terminal, environment
 
@@ -244,7 +244,7 @@ def test_the_list_fits_the_terminal(terminal: Terminal, width: int) -> None:
 
 
 def test_a_table_that_goes_into_a_file_is_not_shortened() -> None:
-    text = table(["ID", "TEXT"], [["1", "x" * 500]], width=None, shrinks=["TEXT"])
+    text = format_table(["ID", "TEXT"], [["1", "x" * 500]], width=None, shrinks=["TEXT"])
     assert "x" * 500 in text
 
 
