@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -19,7 +19,7 @@ from asgi_token_auth.cli.records import list_all
 from asgi_token_auth.cli.stores import database_exists, existing_database, untracked_store
 from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
-from asgi_token_auth.config.values import is_readable_by_everyone, read_config_file
+from asgi_token_auth.config.values import is_array, is_object, is_readable_by_everyone, read_config_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secrets.store import SecretStore
@@ -41,7 +41,7 @@ class _Report:
         self.notes: list[str] = []
 
     @contextmanager
-    def collecting(self) -> Iterator[None]:
+    def collecting(self) -> Generator[None, None, None]:
         """Errors and logged warnings become problems."""
         report = self
 
@@ -66,7 +66,7 @@ class _NamedPath(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
-            return value
+            return cast("tuple[str, str]", value)
         name, equals, path = str(value).partition("=")
         # It is not repeated, because it may be a DSN with a password.
         if not (name and equals and path) or is_dsn(name) or is_of_another_kind(name):
@@ -135,6 +135,7 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 
 def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
     """The block, and whether it stands in a configuration of Datasette."""
+    content: Any
     if path.suffix in (".yaml", ".yml"):
         try:
             from asgi_token_auth.datasette.installed import read_file as read_datasette_file
@@ -143,20 +144,21 @@ def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
         content = read_datasette_file(path)
     else:
         content = read_config_file(path)
-    plugins = content.get("plugins") if isinstance(content, Mapping) else None
-    if not isinstance(plugins, Mapping):
+    plugins = content.get("plugins") if is_object(content) else None
+    if not is_object(plugins):
         return content, False
     section = next((name for name in ("asgi-token-auth", "datasette-auth-tokens") if name in plugins), None)
     secrets = plugins.get("datasette-secrets")
     if section is None and not secrets:
         raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
-    block = {} if section is None else plugins[section]
-    if not isinstance(block, Mapping) or (section is not None and not block):
+    block: Any = {} if section is None else plugins[section]
+    if not is_object(block) or (section is not None and not block):
         raise ConfigurationError(f"{path}: nothing is configured under plugins.{section}.")
     if secrets and "secrets" not in block:
         # As Datasette reads it, where this name stands for the internal database.
-        internal = isinstance(secrets, Mapping) and secrets.get("database") == "_internal"
-        block = {**block, "secrets": {k: v for k, v in secrets.items() if k != "database"} if internal else secrets}
+        if is_object(secrets) and secrets.get("database") == "_internal":
+            secrets = {key: value for key, value in secrets.items() if key != "database"}
+        block = {**block, "secrets": secrets}
     return block, True
 
 
@@ -191,19 +193,17 @@ def _has_literal_secrets(block: Mapping[str, Any], files: list[Path]) -> bool:
     secrets = block.get("secrets")
     entries = block.get("tokens")
     places = [block.get("secret")]
-    places += (
-        [entry.get("token") for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
-    )
-    keys = [secrets.get("encryption_key"), secrets.get("encryption-key")] if isinstance(secrets, Mapping) else []
+    places += [entry.get("token") for entry in entries if is_object(entry)] if is_array(entries) else []
+    keys = [secrets.get("encryption_key"), secrets.get("encryption-key")] if is_object(secrets) else []
     # Files of encryption keys are checked where they are read, for their group too.
-    literal = any(isinstance(key, str) for value in keys for key in (value if isinstance(value, list) else [value]))
+    literal = any(isinstance(key, str) for value in keys for key in (value if is_array(value) else [value]))
     while places:
         value = places.pop()
-        if isinstance(value, list):
+        if is_array(value):
             places += value
         elif isinstance(value, str):
             literal = True
-        elif isinstance(value, Mapping) and isinstance(value.get("$file"), str):
+        elif is_object(value) and isinstance(value.get("$file"), str):
             files.append(Path(value["$file"]))
     return literal
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -17,6 +17,7 @@ from asgi_token_auth.cli.options import check_for_password, json_option, secret_
 from asgi_token_auth.cli.output import format_fields, print_json, print_to_stderr
 from asgi_token_auth.cli.records import token_fields
 from asgi_token_auth.cli.stores import open_token_store
+from asgi_token_auth.config.values import is_array, is_object
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
@@ -39,7 +40,7 @@ class _Finding:
     accepted: bool | None = None
     reason: str | None = None
     row: TokenRecord | None = None
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: Sequence[tuple[str, str]] = ()
 
 
 @click.command()
@@ -102,16 +103,16 @@ async def _decode_signed(token: str, signing: SigningSecrets | None) -> _Finding
         known = await SignedTokens(signing).authenticate(Credential(token))
         finding.signature = not (isinstance(known, Rejected) and known.reason is Reason.BAD_SIGNATURE)
     _set_verdict(finding, outcome)
-    finding.lines = _signed_fields(finding.payload) if isinstance(finding.payload, Mapping) else []
+    finding.lines = _signed_fields(finding.payload) if is_object(finding.payload) else []
     return finding
 
 
 async def _decode_managed(token: str, signing: SigningSecrets | None, database: str | None) -> _Finding:
     payload = _read_payload(token, MANAGED_PREFIX)
-    token_id = payload[0] if isinstance(payload, list) and payload else payload
+    token_id = payload[0] if is_array(payload) and payload else payload
     finding = _Finding("managed", token_id=token_id if type(token_id) is int else None)
     # The nonce in it is what makes the token a secret, so it is not shown.
-    finding.payload = {"id": finding.token_id, "from_datasette_auth_tokens": not isinstance(payload, list)}
+    finding.payload = {"id": finding.token_id, "from_datasette_auth_tokens": not is_array(payload)}
     if signing is not None:
         finding.signature = ManagedTokenText(signing).read(token) is not None
     if finding.token_id is None:

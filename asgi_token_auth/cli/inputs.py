@@ -130,7 +130,7 @@ def _read_some(stdin: TextIO, size: int) -> bytes:
                 if os.name == "posix":
                     select.select([stdin], [], [])
                 return cast("io.BufferedReader", stdin.buffer).read1(size)
-            raw: bytes | None = stdin.buffer.read(size)
+            raw = cast("bytes | None", stdin.buffer.read(size))
         except OSError as error:
             raise click.ClickException(f"Standard input cannot be read: {error.strerror}.") from error
         if raw is not None:

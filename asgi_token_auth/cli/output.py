@@ -12,7 +12,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import click
 
@@ -75,14 +75,11 @@ def print_json(value: Any) -> None:
 
 def _name_non_finite(value: Any) -> Any:
     """``value`` with the names in place of the numbers that JSON has not got, such as ``"NaN"``."""
-    match value:
-        case dict():
-            return {key: _name_non_finite(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_name_non_finite(inner) for inner in value]
-        case float() if not math.isfinite(value):
-            return json.dumps(value)
-    return value
+    if isinstance(value, dict):
+        return {key: _name_non_finite(inner) for key, inner in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_name_non_finite(inner) for inner in cast("Sequence[Any]", value)]
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_to_stderr(sentence: str) -> None:

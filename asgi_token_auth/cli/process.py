@@ -102,7 +102,7 @@ def _run(command: click.Command) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             # Who ends a script shall find no half-made file of an import either.
-            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(signal.SIGTERM, lambda _signal, _frame: signal.raise_signal(signal.SIGINT))
     # What goes wrong is said by the command itself; without this, records of level WARNING would be written as well.
     logging.getLogger("asgi_token_auth").addHandler(logging.NullHandler())
     try:

@@ -122,7 +122,8 @@ async def _token_id_of(store: TokenStore, token: str) -> int:
             return token_id
         case Rejected(reason, int(token_id)):
             raise click.ClickException(escape_unprintable(await _why_refused(store, token_id, reason)))
-    raise click.ClickException("This is no managed token that was signed with this secret.")
+        case _:
+            raise click.ClickException("This is no managed token that was signed with this secret.")
 
 
 async def _why_refused(store: TokenStore, token_id: int, reason: Reason) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -200,7 +200,7 @@ def rotate(database: str, key_files: tuple[str, ...], by: str | None, as_json: b
 @asynccontextmanager
 async def _open_secret_store(
     database: str, keys: Sequence[str] | None = None, *, creates: bool = False, writes: bool = False
-) -> AsyncIterator[SecretStore]:
+) -> AsyncGenerator[SecretStore, None]:
     async with open_store(
         # The environment of this process is not the server's.
         lambda file: SecretStore(file, encryption_key=keys, environ={}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +39,7 @@ def untracked_store(database: Database, signing: SigningSecrets | None = None) -
 @asynccontextmanager
 async def open_token_store(
     database: str, signing: SigningSecrets | None = None, *, creates: bool = False, writes: bool = False
-) -> AsyncIterator[TokenStore]:
+) -> AsyncGenerator[TokenStore, None]:
     """The store in a file.
 
     Args:
@@ -65,7 +65,7 @@ async def open_token_store(
 @asynccontextmanager
 async def open_store(
     make: Callable[[Database], AnyStore], database: str, *, what: str, outdated: str, creates: bool, writes: bool
-) -> AsyncIterator[AnyStore]:
+) -> AsyncGenerator[AnyStore, None]:
     """The store that ``make`` makes of a file, or of a database of a server, which is taken to be there.
 
     Args:

@@ -7,9 +7,9 @@ import logging
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from asgi_token_auth.errors import ConfigurationError
 
@@ -49,7 +49,7 @@ def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         # The error's own text quotes the file, which may hold a secret.
         raise ConfigurationError(f"{file} is not valid {file.suffix[1:].upper()} in UTF-8.") from error
-    if not isinstance(block, dict):
+    if not is_object(block):
         raise ConfigurationError(f"{file} must hold one object of configuration keys.")
     return block
 
@@ -72,13 +72,13 @@ def resolve(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | str | float
     Raises:
         ConfigurationError: a variable is unset or a file cannot be read; named, never quoted.
     """
-    if isinstance(value, Mapping):
+    if is_object(value):
         if set(value) == {"$env"}:
             return _environment(value["$env"], where)
         if set(value) == {"$file"}:
             return _file(value["$file"], where)
         return {key: resolve(inner, f"{where}.{key}") for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+    if is_array(value):
         return [resolve(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
     return value
 
@@ -140,6 +140,16 @@ def _mode(path: str | os.PathLike[str]) -> int:
         return os.stat(path).st_mode if os.name == "posix" else 0  # noqa: PTH116 - either kind of path
     except (OSError, ValueError):
         return 0
+
+
+def is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether ``value`` is what JSON calls an object."""
+    return isinstance(value, Mapping)
+
+
+def is_array(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether ``value`` is what JSON calls an array."""
+    return isinstance(value, (list, tuple))
 
 
 def kind_of(value: object) -> str:
