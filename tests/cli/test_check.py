@@ -218,3 +218,10 @@ def test_the_section_of_datasette_secrets_is_read_too(terminal: Terminal) -> Non
     section["database"] = "_internal"
     done = check(terminal, {"plugins": {"datasette-secrets": section}})
     assert "The database of secrets was not checked" in done.out
+
+
+@pytest.mark.parametrize("block", [None, [], "text", {}])
+def test_an_empty_section_of_a_configuration_is_said_to_be_empty(terminal: Terminal, block: object) -> None:
+    (terminal.folder / "config.json").write_text(json.dumps({"plugins": {"asgi-token-auth": block}}))
+    done = terminal.run("check", "config.json", code=1)
+    assert "nothing is configured" in done.out + done.err

@@ -149,3 +149,22 @@ def test_a_token_that_no_header_may_carry(terminal: Terminal) -> None:
     )
     within = terminal.quick("create-token", "x" * 1_000).out
     assert terminal.quick("decode", "--json", stdin=within).json["accepted"] is True
+
+
+def test_names_that_somebody_else_chose_cannot_write_on_the_terminal(terminal: Terminal) -> None:
+    """A token that is handed to somebody must not be able to print a verdict of its own."""
+    evil = "\x1b[2J\nVerdict: accepted"
+    signed = URLSafeSerializer("a secret of somebody else", salt="token")
+    token = "dstok_" + signed.dumps({"a": "x", "t": 1, "_r": {"d": {evil: ["vi"]}}})
+    shown = terminal.run("decode", stdin=token, code=1).out
+    assert "\x1b" not in shown
+    assert not [line for line in shown.splitlines() if line.startswith("Verdict: accepted")]
+
+
+@pytest.mark.parametrize("payload", [{"a": "\ud800", "t": 1}, {"a": "x", "t": 1, "_r": {"d": {"\ud800": ["vi"]}}}])
+def test_a_token_that_spells_what_is_no_text_is_told_apart_calmly(
+    terminal: Terminal, payload: dict[str, object]
+) -> None:
+    text = base64_encode(json.dumps(payload)).decode()
+    for options in ([], ["--json"]):
+        assert "bad signature" in terminal.run("decode", *options, stdin=f"dstok_{text}.{'x' * 27}", code=1).out

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
 from asgi_token_auth.cli.commands import root
 from asgi_token_auth.cli.output import format_table
-from asgi_token_auth.databases.sqlite import SQLite
-from tests.support.terminal import SECRET, Terminal, environment
-
-
-def verdict(terminal: Terminal, token: str) -> Any:
-    """What a server would say: the actor, or the reason."""
-
-    async def ask() -> Any:
-        async with TokenStore(SQLite(terminal.folder / "tokens.db"), secret=SECRET) as store:
-            outcome = await ManagedTokens(store).authenticate(Credential(token.strip()))
-            match outcome:
-                case Authenticated():
-                    return outcome.actor()
-                case Rejected(reason):
-                    return str(reason)
-
-    return asyncio.run(ask())
-
-
-def create(terminal: Terminal, *arguments: str) -> Any:
-    return terminal.quick("tokens", "create", *arguments, "--json").json
-
+from tests.support.terminal import SECRET, Terminal, create, environment, verdict
 
 # create
 
@@ -330,76 +306,6 @@ def test_rotate_prints_a_new_text_and_ends_the_old_one(terminal: Terminal) -> No
     assert "only an active one" in terminal.fails("tokens", "rotate", "1")
 
 
-# revoke
-
-
-def test_revoke_by_id(terminal: Terminal) -> None:
-    token = create(terminal, "alice")["token"]
-    assert "is revoked" in terminal.run("tokens", "revoke", "1").out
-    assert verdict(terminal, token) == "revoked"
-    assert "had ended before" in terminal.run("tokens", "revoke", "1").out
-    assert terminal.run("tokens", "revoke", "1", "--json").json["status"] == "revoked"
-
-
-def test_a_leaked_token_needs_no_id(terminal: Terminal) -> None:
-    tokens = [create(terminal, "alice")["token"] for _ in range(3)]
-    assert "Token 2 is revoked" in terminal.run("tokens", "revoke", "-", stdin=f"  {tokens[1]}\n").out
-    assert [verdict(terminal, token) for token in tokens][1] == "revoked"
-    assert [verdict(terminal, token)["id"] for token in (tokens[0], tokens[2])] == ["alice", "alice"]
-    assert "stopped working before; token 2" in terminal.fails("tokens", "revoke", "-", stdin=tokens[1])
-    # Nobody used them by asking.
-    assert terminal.quick("tokens", "show", "2", "--json").json["last_used_at"] is None
-
-
-def test_a_token_of_another_instance_ends_no_token_here(terminal: Terminal) -> None:
-    create(terminal, "alice")
-    theirs = terminal.run("tokens", "create", "bob", "--database", "other.db").out
-    assert "or the text is of another database" in terminal.fails("tokens", "revoke", "-", stdin=theirs)
-    theirs = terminal.run("tokens", "create", "bob", "--database", "other.db").out
-    assert "not in this database" in terminal.fails("tokens", "revoke", "-", stdin=theirs)
-    wrong = "was signed with this secret"
-    assert wrong in terminal.fails("tokens", "revoke", "-", stdin=theirs, DATASETTE_SECRET="another secret entirely")
-    assert wrong in terminal.fails("tokens", "revoke", "-", stdin="dsatok_garbage")
-    assert wrong in terminal.fails("tokens", "revoke", "-", stdin="something else")
-    assert terminal.quick("tokens", "show", "1", "--json").json["status"] == "active"
-
-
-def test_a_leaked_text_that_was_rotated_away_is_told_from_the_token(terminal: Terminal) -> None:
-    first = create(terminal, "alice")["token"]
-    second = terminal.quick("tokens", "rotate", "1").out
-    for text, sentence in ((first, "token 1 has had a new one since it was rotated"), (first, "`tokens revoke 1`")):
-        assert sentence in terminal.fails("tokens", "revoke", "-", stdin=text)
-    third = terminal.quick("tokens", "rotate", "1", "--grace", "1h").out
-    terminal.sql("update _datasette_auth_tokens set previous_until = 1")
-    told = terminal.fails("tokens", "revoke", "-", stdin=second)
-    assert "since it was rotated. The token itself, of alice, is active" in told
-    assert verdict(terminal, third)["id"] == "alice"
-    # While the old text works, it is the token.
-    fourth = terminal.quick("tokens", "rotate", "1", "--grace", "1h").out
-    assert "Token 1 is revoked" in terminal.run("tokens", "revoke", "-", stdin=third).out
-    assert verdict(terminal, fourth) == "revoked"
-    assert "token 1, which it names, is revoked" in terminal.fails("tokens", "revoke", "-", stdin=first)
-
-
-def test_revoking_what_others_end_with_asks_first(terminal: Terminal) -> None:
-    tokens = [create(terminal, "alice")["token"] for _ in range(3)]
-    terminal.sql("update _datasette_auth_tokens set parent_id = 1 where id > 1")
-    for arguments, stdin in ((["1"], "n\n"), (["1"], ""), (["-"], tokens[0])):
-        assert "nobody said yes" in terminal.fails("tokens", "revoke", *arguments, stdin=stdin)
-    assert verdict(terminal, tokens[2])["id"] == "alice"
-    done = terminal.run("tokens", "revoke", "1", stdin="yes\n")
-    assert "End token 1 and 2 active tokens created through it?" in done.err
-    assert {verdict(terminal, token) for token in tokens} == {"revoked"}
-    assert terminal.run("tokens", "revoke", "1").err == ""
-
-
-def test_the_token_itself_with_others_below_it(terminal: Terminal) -> None:
-    tokens = [create(terminal, "alice")["token"] for _ in range(2)]
-    terminal.sql("update _datasette_auth_tokens set parent_id = 1 where id = 2")
-    terminal.run("tokens", "revoke", "-", "--yes", stdin=tokens[0])
-    assert {verdict(terminal, token) for token in tokens} == {"revoked"}
-
-
 @pytest.mark.parametrize(
     "arguments",
     [["revoke"], ["show"], ["rotate"], ["edit", "--never"], ["show", "1"], ["list"], ["revoke", "--all-of", "x"]],
@@ -409,21 +315,6 @@ def test_a_token_in_a_wrong_place_is_not_repeated(terminal: Terminal, arguments:
     done = terminal.run("tokens", *arguments, token, code=2)
     assert token[10:] not in done.out + done.err
     assert token[10:] not in terminal.run(token, code=2).err
-
-
-def test_revoking_all_of_an_actor_asks_first(terminal: Terminal) -> None:
-    tokens = [create(terminal, owner)["token"] for owner in ("alice", "alice", "bob")]
-    for answer in ("", "n\n", "\n"):
-        assert "nobody said yes" in terminal.fails("tokens", "revoke", "--all-of", "alice", stdin=answer)
-    done = terminal.run("tokens", "revoke", "--all-of", "alice", stdin="y\n")
-    assert "End 2 active tokens of alice?" in done.err
-    assert done.out == "Revoked 2 tokens.\n"
-    assert [verdict(terminal, token) for token in tokens[:2]] == ["revoked", "revoked"]
-    assert verdict(terminal, tokens[2])["id"] == "bob"
-    assert terminal.run("tokens", "revoke", "--all-of", "bob", "--yes", "--json").json == {"revoked": 1}
-    assert terminal.run("tokens", "revoke", "--all-of", "nobody").out == "Revoked 0 tokens.\n"
-    assert "--all-of" in terminal.fails("tokens", "revoke", code=2)
-    assert "--all-of" in terminal.fails("tokens", "revoke", "1", "--all-of", "alice", code=2)
 
 
 # prune
@@ -477,3 +368,9 @@ def test_everything_that_shows_has_json(terminal: Terminal) -> None:
     create(terminal, "alice")
     for arguments in (["list"], ["show", "1"], ["edit", "1", "--never"], ["rotate", "1"], ["revoke", "1"]):
         json.loads(terminal.run("tokens", *arguments, "--json").out)
+
+
+def test_times_before_the_epoch_match_nothing(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    assert "alice" not in terminal.run("tokens", "list", "--unused-for", "30000").out
+    terminal.run("tokens", "prune", "--ended-for", "30000d", "--yes")

@@ -1,7 +1,8 @@
-"""The command line as people run it: a process of its own, and what it wrote."""
+"""The command line as people run it: a process of its own, what it wrote, and whether its tokens work."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,14 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
+from asgi_token_auth import Authenticated, Credential, ManagedTokens, Rejected, TokenStore
 from asgi_token_auth.cli.commands import root
+from asgi_token_auth.databases.sqlite import SQLite
 
 #: Seconds. What hangs, hangs for ever.
 PATIENCE = 60.0
@@ -140,3 +143,50 @@ class Screen:
 
     def type(self, text: bytes) -> None:
         os.write(self._terminal, text)
+
+
+def through_shell(terminal: Terminal, line: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line in which ``$it`` is the command."""
+    return subprocess.run(
+        ["/bin/sh", "-c", line.replace("$it", " ".join(command()))],
+        cwd=terminal.folder,
+        env=environment(**terminal.variables),
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def wait_until_waiting(pid: int, *places: str) -> None:
+    """Until a process, or one of its threads, sleeps in a read or a write, or in ``places``."""
+    deadline = time.monotonic() + 60
+    seen = 0
+    while seen < 10 and time.monotonic() < deadline:
+        where = ""
+        for thread in Path(f"/proc/{pid}/task").glob("*/wchan"):
+            # Threads end.
+            with suppress(OSError):
+                where += thread.read_text()
+        seen = seen + 1 if any(place in where for place in places or ("pipe", "poll_schedule")) else 0
+        time.sleep(0.01)
+    assert seen == 10, "it did not wait"
+
+
+def verdict(terminal: Terminal, token: str) -> Any:
+    """What a server would say: the actor, or the reason."""
+
+    async def ask() -> Any:
+        async with TokenStore(SQLite(terminal.folder / "tokens.db"), secret=SECRET) as store:
+            outcome = await ManagedTokens(store).authenticate(Credential(token.strip()))
+            match outcome:
+                case Authenticated():
+                    return outcome.actor()
+                case Rejected(reason):
+                    return str(reason)
+
+    return asyncio.run(ask())
+
+
+def create(terminal: Terminal, *arguments: str) -> Any:
+    """A new token: its text and its details."""
+    return terminal.quick("tokens", "create", *arguments, "--json").json
