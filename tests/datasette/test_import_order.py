@@ -19,6 +19,10 @@ ORDERS = {
         "import asgi_token_auth.datasette.instance\n"
         "from datasette.app import Datasette\nfrom asgi_token_auth.datasette import wrap_datasette"
     ),
+    "our hooks first": (
+        "import asgi_token_auth.datasette.hooks\n"
+        "from datasette.app import Datasette\nfrom asgi_token_auth.datasette import wrap_datasette"
+    ),
 }
 
 PROGRAM = """
@@ -59,6 +63,16 @@ def register_secrets():
 """
 
 
+#: Datasette then loads no entry points.
+WITHOUT_ENTRY_POINTS = "import sys\nsys._called_from_test = True\n"
+
+REGISTERED_BEFORE = {
+    "nothing": "",
+    "the hooks": "from asgi_token_auth.datasette import hooks\npm.register(hooks)\n",
+    "the package": "import asgi_token_auth.datasette\npm.register(asgi_token_auth.datasette)\n",
+}
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_plugin_is_whole_whoever_is_imported_first(order: str, tmp_path: Path) -> None:
     # Another installed plugin, which is loaded together with ours.
@@ -67,21 +81,36 @@ def test_the_plugin_is_whole_whoever_is_imported_first(order: str, tmp_path: Pat
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: asks-for-secrets\nVersion: 1\n")
     (installed / "entry_points.txt").write_text("[datasette]\nasks_for_secrets = asks_for_secrets\n")
-    checkout = Path(asgi_token_auth.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", ORDERS[order] + PROGRAM],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(checkout)])},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-2_000:]
-    actor, hooks, other = done.stdout.splitlines()
+    actor, hooks, other = printed(ORDERS[order] + PROGRAM, tmp_path)
     assert actor.startswith("200 ")
     assert '"bot"' in actor
     assert "actor_from_request" in hooks
     assert "register_routes" in hooks
     assert other == "other: ['WEATHER_KEY']"
+
+
+@pytest.mark.parametrize("before", REGISTERED_BEFORE)
+def test_wrapping_registers_the_hooks_once_where_no_entry_point_is_loaded(before: str, tmp_path: Path) -> None:
+    register = "from datasette.plugins import pm\n" + REGISTERED_BEFORE[before]
+    count = "print(sum(each.plugin.__name__.startswith('asgi_token_auth') for each in pm.hook.startup.get_hookimpls()))"
+    program = PROGRAM.partition('print("hooks:"')[0] + count
+    actor, hooks = printed(WITHOUT_ENTRY_POINTS + ORDERS["Datasette first"] + "\n" + register + program, tmp_path)
+    assert actor.startswith("200 ")
+    assert '"bot"' in actor
+    assert hooks == "1"
+
+
+def printed(program: str, folder: Path) -> list[str]:
+    checkout = Path(asgi_token_auth.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(checkout)])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    return done.stdout.splitlines()

@@ -12,8 +12,8 @@ from datasette.database import Database
 from datasette.plugins import pm
 
 from asgi_token_auth import ANY_OWNER
-from asgi_token_auth import datasette as plugin
 from asgi_token_auth.databases import trigrams
+from asgi_token_auth.datasette import hooks as plugin
 from asgi_token_auth.datasette import token_store
 from tests.support.sites import (
     BOT,
