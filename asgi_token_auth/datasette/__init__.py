@@ -36,6 +36,7 @@ def wrap_datasette(
     from datasette.utils import StartupError
 
     from asgi_token_auth.datasette import hooks
+    from asgi_token_auth.datasette.app import build_middleware
     from asgi_token_auth.datasette.configuration import PLUGIN
     from asgi_token_auth.datasette.instance import configure, configured
     from asgi_token_auth.datasette.version import IS_1_0, check
@@ -53,8 +54,8 @@ def wrap_datasette(
             f"Nothing is configured: pass config=, or put the block under plugins: {PLUGIN} in Datasette's "
             f"{'configuration' if IS_1_0 else 'metadata'}."
         )
-    instance.databases.update(read_databases(databases))
-    return instance.middleware(datasette.app())
+    instance.attachments.add(read_databases(databases))
+    return build_middleware(instance, datasette.app())
 
 
 def token_store(datasette: Any) -> TokenStore:
@@ -66,11 +67,10 @@ def token_store(datasette: Any) -> TokenStore:
     from asgi_token_auth.datasette.instance import configured
 
     instance = configured(datasette)
-    if instance is not None:
-        instance.build()
-    if instance is None or instance.managed is None:
+    managed = None if instance is None else instance.managed_tokens()
+    if managed is None:
         raise ConfigurationError("manage_tokens: is not on for this Datasette, so there is no store of tokens.")
-    return instance.managed.store
+    return managed.store
 
 
 async def get_secret(datasette: Any, secret_name: str, actor_id: str | None = None) -> str | None:

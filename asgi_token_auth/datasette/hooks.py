@@ -12,9 +12,11 @@ from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.datasette import pages, secrets
+from asgi_token_auth.datasette.app import InsideDatasette
 from asgi_token_auth.datasette.configuration import Refused
 from asgi_token_auth.datasette.handlers import managed_token_handler
-from asgi_token_auth.datasette.instance import InsideDatasette, Instance, configured, startup_begins
+from asgi_token_auth.datasette.instance import Instance, configured
+from asgi_token_auth.datasette.startup import startup_begins
 from asgi_token_auth.errors import TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
@@ -89,8 +91,8 @@ def register_token_handler(datasette: Any) -> Any:
     instance = configured(datasette)
     if instance is None or not instance.configuration.manage_tokens:
         return None
-    instance.build()
-    return None if instance.managed is None else managed_token_handler(instance.managed)
+    managed = instance.managed_tokens()
+    return None if managed is None else managed_token_handler(managed)
 
 
 @hookimpl
@@ -119,9 +121,10 @@ def permission_resources_sql(datasette: Any, action: str) -> Any:
 
 
 def _protected(instance: Instance, action: str) -> list[tuple[str, str | None]]:
+    tables = instance.attachments.protected_tables()
     if action == "execute-write-sql":
-        return [(database, None) for database in dict.fromkeys(database for database, _ in instance.protected)]
-    return [(database, table) for database, tables in instance.protected for table in tables]
+        return [(database, None) for database in dict.fromkeys(database for database, _ in tables)]
+    return [(database, table) for database, names in tables for table in names]
 
 
 @hookimpl(trylast=True)
@@ -165,7 +168,7 @@ def register_routes(datasette: Any) -> Any:
 
 async def _token_pages(datasette: Any, request: Any, scope: Any, receive: Any, send: Any) -> None:
     instance = configured(datasette)
-    token_pages = None if instance is None else instance.pages()
+    token_pages = None if instance is None else instance.token_pages()
     if token_pages is None:
         raise NotFound("There are no managed tokens here.")
     base = pages.path(datasette, TOKENS_PATH)
@@ -192,8 +195,8 @@ def menu_links(datasette: Any, actor: Any) -> Any:
     instance = configured(datasette)
     if instance is None:
         return None
-    tokens, kept = instance.configuration.manage_tokens, bool(instance.configuration.encryption_keys)
-    return lambda: pages.menu(datasette, actor, tokens=tokens, secrets=kept)
+    has_tokens, has_secrets = instance.configuration.manage_tokens, bool(instance.configuration.encryption_keys)
+    return lambda: pages.menu(datasette, actor, tokens=has_tokens, secrets=has_secrets)
 
 
 @hookimpl

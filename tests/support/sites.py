@@ -142,8 +142,8 @@ async def wrapped(
 async def close_store(datasette: Any) -> None:
     """Let go of the token database where no lifespan does it."""
     state = getattr(datasette, "_asgi_token_auth", None)
-    if state is not None and state.managed is not None:
-        await state.managed.store.close()
+    if state is not None and state.managed_tokens() is not None:
+        await state.managed_tokens().store.close()
 
 
 async def issue(datasette: Any, actor_id: str = "alice", **more: Any) -> IssuedToken:

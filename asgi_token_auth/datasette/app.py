@@ -1,0 +1,131 @@
+"""The ASGI apps around and inside Datasette."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from functools import partial
+from typing import Any, Final
+
+from datasette.utils import add_cors_headers
+
+from asgi_token_auth.authentication import Authenticated
+from asgi_token_auth.bearer import Refusal
+from asgi_token_auth.datasette.instance import INSTANCE, Instance
+from asgi_token_auth.datasette.startup import Startup, ensure_started
+from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.lifespan import run_lifespan
+from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
+
+logger = logging.getLogger("asgi_token_auth")
+
+NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
+
+
+def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
+    """``app``, built from the Datasette of ``instance``, behind its sources."""
+    configuration = instance.configuration
+    cors: dict[str, str] = {}
+    if instance.datasette.cors:
+        add_cors_headers(cors)
+    return TokenAuthMiddleware(
+        _StartedFirst(instance.datasette, app),
+        sources=instance.sources(),
+        parameter=configuration.param,
+        unknown=configuration.unknown,
+        realm=configuration.realm,
+        hide_credentials=configuration.hide_credentials,
+        # With the token's actor in place, a cookie could only bring in another one.
+        drop_cookies=True,
+        forbid=None if IS_1_0 else _forbid_restricted,
+        refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
+        resources=[Startup(instance.datasette), *instance.resources()],
+        # Datasette says by itself what its answers depend on.
+        vary=False,
+    )
+
+
+class InsideDatasette:
+    """The ASGI app inside Datasette's own. What is configured is looked up when a connection comes."""
+
+    def __init__(self, datasette: Any, app: ASGIApp) -> None:
+        self._datasette = datasette
+        self._app = app
+        self._built: tuple[Instance, TokenAuthMiddleware] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        instance = getattr(self._datasette, INSTANCE, None)
+        if instance is None:
+            await self._app(scope, receive, send)
+        elif self._built is not None and self._built[0] is instance:
+            await self._built[1](scope, receive, send)
+        elif scope["type"] == "lifespan":
+            # Startup comes before anything is built, because plugins attach databases in it.
+            startup = Startup(self._datasette)
+            await run_lifespan(partial(self._build_and_serve, instance), [startup], scope, receive, send)
+        else:
+            # 0.65 would let the second request through while the first one starts it.
+            if await _started_or_refused(self._datasette, scope, send):
+                await self._build_and_serve(instance, scope, receive, send)
+
+    async def _build_and_serve(self, instance: Instance, scope: Scope, receive: Receive, send: Send) -> None:
+        middleware = build_middleware(instance, self._app)
+        self._built = (instance, middleware)
+        await middleware(scope, receive, send)
+
+
+class _StartedFirst:
+    """Datasette, called only once it has started, and without a server's error for websockets, which it has none of."""
+
+    def __init__(self, datasette: Any, app: ASGIApp) -> None:
+        self._datasette = datasette
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif await _started_or_refused(self._datasette, scope, send):
+            if scope["type"] == "websocket":
+                await self._serve_websocket(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Another plugin may serve it; Datasette itself answers as if it were HTTP, or fails.
+        answered = False
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal answered
+            if message["type"].startswith("websocket."):
+                answered = True
+                await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if answered:
+                raise
+        if not answered:
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+
+
+async def _started_or_refused(datasette: Any, scope: Scope, send: Send) -> bool:
+    """Whether Datasette has started; if it cannot, the connection is refused and the log says why."""
+    try:
+        await ensure_started(datasette)
+    except Exception as error:
+        logger.error("Datasette could not start: %s", error)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1013, "reason": ""})
+        else:
+            await send({"type": "http.response.start", "status": 503, "headers": NOT_STARTED.headers("api")})
+            await send({"type": "http.response.body", "body": NOT_STARTED.body()})
+        return False
+    return True
+
+
+def _forbid_restricted(outcome: Authenticated) -> str | None:
+    if outcome.restrictions is None:
+        return None
+    return "This token is restricted, and Datasette 0.65 cannot limit what a token may do. Use Datasette 1.0."
