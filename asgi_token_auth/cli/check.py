@@ -19,6 +19,7 @@ from asgi_token_auth.cli.records import list_all
 from asgi_token_auth.cli.stores import database_exists, existing_database, untracked_store
 from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
+from asgi_token_auth.config.sections import PLUGIN, PREDECESSOR, SECRETS_PREDECESSOR, section_in, with_secrets_section
 from asgi_token_auth.config.values import is_array, is_object, is_readable_by_everyone, read_config_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
@@ -138,7 +139,7 @@ def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
     content: Any
     if path.suffix in (".yaml", ".yml"):
         try:
-            from asgi_token_auth.datasette.installed import read_file as read_datasette_file
+            from asgi_token_auth.datasette.installed import read_datasette_file
         except ImportError as error:
             raise ConfigurationError(f"{path}: YAML can be read only where Datasette is installed.") from error
         content = read_datasette_file(path)
@@ -147,19 +148,14 @@ def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
     plugins = content.get("plugins") if is_object(content) else None
     if not is_object(plugins):
         return content, False
-    section = next((name for name in ("asgi-token-auth", "datasette-auth-tokens") if name in plugins), None)
-    secrets = plugins.get("datasette-secrets")
+    section = section_in(plugins)
+    secrets = plugins.get(SECRETS_PREDECESSOR)
     if section is None and not secrets:
-        raise ConfigurationError(f"{path}: there is no block asgi-token-auth under plugins.")
+        raise ConfigurationError(f"{path}: there is no block {PLUGIN} under plugins.")
     block: Any = {} if section is None else plugins[section]
     if not is_object(block) or (section is not None and not block):
         raise ConfigurationError(f"{path}: nothing is configured under plugins.{section}.")
-    if secrets and "secrets" not in block:
-        # As Datasette reads it, where this name stands for the internal database.
-        if is_object(secrets) and secrets.get("database") == "_internal":
-            secrets = {key: value for key, value in secrets.items() if key != "database"}
-        block = {**block, "secrets": secrets}
-    return block, True
+    return with_secrets_section(block, secrets), True
 
 
 def _check_block(
@@ -294,7 +290,7 @@ async def _check_tokens(path: str, expiring_within: int, report: _Report) -> Non
     database = existing_database(path)
     store = untracked_store(database)
     try:
-        if not await _is_prepared(store, path, "tokens", "datasette-auth-tokens", report):
+        if not await _is_prepared(store, path, "tokens", PREDECESSOR, report):
             return
         async with store:
             soon = time.time() + expiring_within * 86_400
@@ -318,7 +314,7 @@ async def _check_stored_secrets(path: str, keys: Sequence[str], report: _Report)
     database = existing_database(path)
     store = SecretStore(database, encryption_key=keys)
     try:
-        if not await _is_prepared(store, path, "secrets", "datasette-secrets", report):
+        if not await _is_prepared(store, path, "secrets", SECRETS_PREDECESSOR, report):
             return
         async with store:
             sentences = await store.problems()

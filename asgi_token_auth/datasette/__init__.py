@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_token_auth.config.databases import Databases, read_databases
+from asgi_token_auth.config.sections import PLUGIN
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import TokenAuthMiddleware
 from asgi_token_auth.secrets.record import Secret
@@ -37,11 +38,10 @@ def wrap_datasette(
 
     from asgi_token_auth.datasette import hooks
     from asgi_token_auth.datasette.app import build_middleware
-    from asgi_token_auth.datasette.configuration import PLUGIN
     from asgi_token_auth.datasette.instance import configure, configured
-    from asgi_token_auth.datasette.version import IS_1_0, check
+    from asgi_token_auth.datasette.version import IS_1_0, check_version
 
-    check()
+    check_version()
     if not pm.is_registered(hooks):
         # No entry point is loaded where DATASETTE_LOAD_PLUGINS says so, or in a checkout that is not installed.
         pm.register(hooks, name="asgi_token_auth")

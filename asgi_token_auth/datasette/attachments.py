@@ -44,7 +44,7 @@ class Attachments:
     def __init__(self, datasette: Any, configuration: Configuration) -> None:
         self._datasette = datasette
         self._configuration = configuration
-        self._started = partial(ensure_started, datasette)
+        self._wait_for_start = partial(ensure_started, datasette)
         #: Databases that are not Datasette's, by the names or DSNs that the block has for them.
         self._others: dict[str, Database] = {}
 
@@ -78,7 +78,7 @@ class Attachments:
         if (other := self._other(name, "query.database")) is not None:
             return other
         attached = self._datasette.get_database() if name is None else self._attached(name, "query.database")
-        return AttachedDatabase(attached, self._started)
+        return AttachedDatabase(attached, self._wait_for_start)
 
     def notice_of_tokens(self) -> str | None:
         """What a page of managed tokens must say where they will not last."""
@@ -98,12 +98,12 @@ class Attachments:
             found += [(name, _SECRETS_TABLES) for name in self._names_of(configuration.secrets_database)]
         return found
 
-    async def warn_of_readers(self) -> None:
+    async def warn_where_sql_may_be_run(self) -> None:
         """Warn where people may run SQL on a database with protected tables."""
         for database, tables in self.protected_tables():
             # With --crossdb the SQL of _memory reads the attached files too.
-            doors = [database, *(["_memory"] if self._datasette.crossdb else [])]
-            if any([await self._may_run_sql(door) for door in doors]):
+            readers = [database, *(["_memory"] if self._datasette.crossdb else [])]
+            if any([await self._may_run_sql(name) for name in readers]):
                 stored, read = _READABLE[tables[0]]
                 logger.warning(
                     "the database %s holds the %s, and people may run SQL on it: they would read %s, which open "
@@ -131,7 +131,7 @@ class Attachments:
             return attached_file(internal.path)
         attached = self._attached(name, key)
         if attached.is_memory:
-            return AttachedDatabase(attached, self._started)
+            return AttachedDatabase(attached, self._wait_for_start)
         if not attached.is_mutable:
             raise ConfigurationError(f"{key}: {name} is attached as immutable and cannot hold {stored}.")
         return attached_file(attached.path)

@@ -10,12 +10,15 @@ from datasette.plugins import pm
 from datasette.utils import StartupError
 
 from asgi_token_auth.config.block import Configuration, read_configuration
-from asgi_token_auth.datasette.version import IS_1_0, check
+from asgi_token_auth.config.sections import (
+    PLUGIN,
+    PREDECESSOR,
+    SECRETS_PREDECESSOR,
+    section_in,
+    with_secrets_section,
+)
+from asgi_token_auth.datasette.version import IS_1_0, check_version
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
-
-PLUGIN: Final = "asgi-token-auth"
-PREDECESSOR: Final = "datasette-auth-tokens"
-SECRETS_PREDECESSOR: Final = "datasette-secrets"
 
 _SECRETS: Final = "_asgi_token_auth_secrets"
 
@@ -31,7 +34,7 @@ _PARAMETERS: Final = frozenset(
 _PARAMETER_FAMILIES: Final = ("_facet", "_search", "_sort", "_col")
 
 
-class Refused(StartupError, click.ClickException):  # type: ignore[misc]
+class StartupRefused(StartupError, click.ClickException):  # type: ignore[misc]
     """Datasette must not start. Its command line prints the sentence and exits with 1.
 
     Both kinds, because 0.65 catches the one only around its constructor; the other is caught everywhere.
@@ -47,7 +50,7 @@ def own_block(datasette: Any) -> Any:
     Read from where Datasette keeps it, because ``plugin_config()`` turns an unset ``$env`` into ``None``.
     """
     plugins = _sections(datasette)
-    section = next((name for name in (PLUGIN, PREDECESSOR) if name in plugins), None)
+    section = section_in(plugins)
     if section is None:
         if "asgi_token_auth" in plugins:
             raise ConfigurationError(f"plugins.asgi_token_auth: the section is called {PLUGIN}, with hyphens.")
@@ -67,12 +70,7 @@ def with_secrets(datasette: Any, block: Any) -> Any:
         # Read once: on 0.65 it is masked from then on.
         setattr(datasette, _SECRETS, _sections(datasette).get(SECRETS_PREDECESSOR))
         _mask(datasette, SECRETS_PREDECESSOR)
-    section = getattr(datasette, _SECRETS)
-    if not isinstance(block, Mapping) or "secrets" in block or not section:
-        return block
-    if isinstance(section, dict) and section.get("database") == "_internal":
-        section = {key: value for key, value in section.items() if key != "database"}
-    return {**block, "secrets": section}
+    return with_secrets_section(block, getattr(datasette, _SECRETS)) if isinstance(block, Mapping) else block
 
 
 def _sections(datasette: Any) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def read_block(block: object) -> Configuration:
     Raises:
         ConfigurationError: it cannot work, this Datasette is not supported, or the predecessor is installed too.
     """
-    check()
+    check_version()
     active = {getattr(plugin, "__name__", "").partition(".")[0] for plugin in pm.get_plugins()}
     if "datasette_auth_tokens" in active:
         raise ConfigurationError(

@@ -23,14 +23,14 @@ from asgi_token_auth.tokens.store import TokenStore
 
 T = TypeVar("T")
 
-#: Waits until Datasette has started: it prepares its internal database then, and plugins attach theirs.
-Started = Callable[[], Awaitable[None]]
+#: Until Datasette has started: it prepares its internal database then, and plugins attach theirs.
+WaitForStart = Callable[[], Awaitable[None]]
 
 
-class _Attached(TableStore):
+class _WaitsForStart(TableStore):
     """A store in one of Datasette's databases, which are complete only once Datasette has started."""
 
-    _wait_for_start: Started
+    _wait_for_start: WaitForStart
 
     async def ensure_ready(self) -> None:
         """Wait for Datasette before anything is locked: its startup hooks may use this store too."""
@@ -39,22 +39,29 @@ class _Attached(TableStore):
             await super().ensure_ready()
 
 
-class AttachedStore(_Attached, TokenStore):
+class AttachedTokenStore(_WaitsForStart, TokenStore):
     """Managed tokens there."""
 
     def __init__(
-        self, database: Database, *, secret: SecretInput, started: Started, max_expires_after: int | None = None
+        self,
+        database: Database,
+        *,
+        secret: SecretInput,
+        wait_for_start: WaitForStart,
+        max_expires_after: int | None = None,
     ) -> None:
         super().__init__(database, secret=secret, max_expires_after=max_expires_after)
-        self._wait_for_start = started
+        self._wait_for_start = wait_for_start
 
 
-class AttachedSecretStore(_Attached, SecretStore):
+class AttachedSecretStore(_WaitsForStart, SecretStore):
     """Encrypted secrets there."""
 
-    def __init__(self, database: Database, *, encryption_key: str | Sequence[str] | None, started: Started) -> None:
+    def __init__(
+        self, database: Database, *, encryption_key: str | Sequence[str] | None, wait_for_start: WaitForStart
+    ) -> None:
         super().__init__(database, encryption_key=encryption_key)
-        self._wait_for_start = started
+        self._wait_for_start = wait_for_start
 
 
 def attached_file(path: str) -> SQLite:
@@ -71,9 +78,9 @@ class AttachedDatabase:
 
     dialect: Dialect = DIALECT
 
-    def __init__(self, database: Any, started: Started) -> None:
+    def __init__(self, database: Any, wait_for_start: WaitForStart) -> None:
         self._database = database
-        self._wait_for_start = started
+        self._wait_for_start = wait_for_start
         self.name = f"Datasette's database {database.name}"
 
     async def open(self) -> None:

@@ -13,7 +13,7 @@ from datasette.utils.asgi import NotFound
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.datasette import pages, secrets
 from asgi_token_auth.datasette.app import InsideDatasette
-from asgi_token_auth.datasette.configuration import Refused
+from asgi_token_auth.datasette.configuration import StartupRefused
 from asgi_token_auth.datasette.handlers import managed_token_handler
 from asgi_token_auth.datasette.instance import Instance, configured
 from asgi_token_auth.datasette.startup import startup_begins
@@ -59,9 +59,9 @@ def startup(datasette: Any) -> Any:
         instance = configured(datasette)
         try:
             if instance is not None:
-                await instance.check()
+                await instance.check_databases()
         except TokenAuthError as error:
-            raise Refused(error) from error
+            raise StartupRefused(error) from error
 
     return check_instance
 

@@ -32,7 +32,7 @@ def actions(plugins_dir: str | None = None) -> dict[str, str | None] | None:
         raise ConfigurationError(f"Datasette does not start, so its actions are not known: {error}") from error
 
 
-def read_file(path: Path) -> Any:
+def read_datasette_file(path: Path) -> Any:
     """Datasette's own configuration file, as YAML or JSON.
 
     Raises:

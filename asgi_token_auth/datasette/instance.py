@@ -11,8 +11,8 @@ from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.assembly import build_sources
 from asgi_token_auth.config.block import Configuration
 from asgi_token_auth.datasette.attachments import Attachments
-from asgi_token_auth.datasette.configuration import Refused, own_block, read_block, with_secrets
-from asgi_token_auth.datasette.databases import AttachedSecretStore, AttachedStore
+from asgi_token_auth.datasette.configuration import StartupRefused, own_block, read_block, with_secrets
+from asgi_token_auth.datasette.databases import AttachedSecretStore, AttachedTokenStore
 from asgi_token_auth.datasette.handlers import OtherHandlers
 from asgi_token_auth.datasette.pages import DatasetteHost
 from asgi_token_auth.datasette.startup import ensure_started
@@ -36,7 +36,7 @@ def configured(datasette: Any) -> Instance | None:
     """The instance of this Datasette, read from its configuration the first time; ``None``: not configured.
 
     Raises:
-        Refused: the block cannot work.
+        StartupRefused: the block cannot work.
     """
     try:
         instance: Instance | None = getattr(datasette, INSTANCE)
@@ -47,7 +47,7 @@ def configured(datasette: Any) -> Instance | None:
             if block is not None:
                 instance = Instance(datasette, read_block(block))
         except ConfigurationError as error:
-            raise Refused(error) from error
+            raise StartupRefused(error) from error
         setattr(datasette, INSTANCE, instance)
     return instance
 
@@ -70,7 +70,7 @@ class Instance:
         self.datasette = datasette
         self.configuration = configuration
         self.attachments = Attachments(datasette, configuration)
-        self._started = partial(ensure_started, datasette)
+        self._wait_for_start = partial(ensure_started, datasette)
         self._sources: list[Source | CallableSource] | None = None
         self._secret_store: SecretStore | None = None
         self._token_pages: TokenPages | None = None
@@ -87,10 +87,10 @@ class Instance:
             configuration = self.configuration
             store = None
             if configuration.manage_tokens:
-                store = AttachedStore(
+                store = AttachedTokenStore(
                     self.attachments.for_tokens(),
                     secret=self._secrets,
-                    started=self._started,
+                    wait_for_start=self._wait_for_start,
                     max_expires_after=configuration.max_expires_after,
                 )
             query_database = None if configuration.query_sql is None else self.attachments.for_query()
@@ -128,7 +128,7 @@ class Instance:
         keys = self.configuration.encryption_keys
         if self._secret_store is None and keys:
             self._secret_store = AttachedSecretStore(
-                self.attachments.for_secrets(), encryption_key=keys, started=self._started
+                self.attachments.for_secrets(), encryption_key=keys, wait_for_start=self._wait_for_start
             )
         return self._secret_store
 
@@ -145,7 +145,7 @@ class Instance:
         store = self.secret_store()
         return [] if store is None else [store]
 
-    async def check(self) -> None:
+    async def check_databases(self) -> None:
         """Open every database once and close it again, so that what cannot work stops the start.
 
         Nothing stays open, because Datasette may run its startup in another event loop than its requests.
@@ -157,7 +157,7 @@ class Instance:
             if isinstance(source, Resource):
                 await source.open()
                 await source.close()
-        await self.attachments.warn_of_readers()
+        await self.attachments.warn_where_sql_may_be_run()
 
     def _signing_secrets(self) -> SigningSecrets:
         # Datasette's own secret signs; those of the block are former ones that still verify.

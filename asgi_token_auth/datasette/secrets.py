@@ -44,9 +44,9 @@ async def registered(datasette: Any) -> list[Secret]:
     secrets: dict[str, Secret] = {}
     try:
         for answer in pm.hook.register_secrets(datasette=datasette):
-            for asked in await await_me_maybe(answer) or ():
+            for given in await await_me_maybe(answer) or ():
                 # Plugins may bring a class of their own.
-                secret = Secret(asked.name, asked.description, asked.obtain_url, asked.obtain_label)
+                secret = Secret(given.name, given.description, given.obtain_url, given.obtain_label)
                 secrets.setdefault(secret.name, secret)
     except Exception as error:
         raise StorageError(f"A plugin's register_secrets failed: {type(error).__name__}: {error}") from error

@@ -29,7 +29,7 @@ def is_supported(text: str) -> bool:
 IS_1_0: Final = not installed.startswith("0.")
 
 
-def check() -> None:
+def check_version() -> None:
     """Refuse an installed Datasette that is not supported.
 
     Raises:
