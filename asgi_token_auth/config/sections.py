@@ -22,7 +22,9 @@ def with_secrets_section(block: Mapping[str, Any], section: Any) -> Mapping[str,
     """``block``, and ``section`` of datasette-secrets as its ``secrets`` where it has none."""
     if "secrets" in block or not section:
         return block
-    if isinstance(section, Mapping) and section.get("database") == "_internal":
+    match section:
         # There this name stands for the internal database, which a block means by naming none.
-        section = {key: value for key, value in section.items() if key != "database"}
-    return {**block, "secrets": section}
+        case {"database": "_internal", **others}:
+            return {**block, "secrets": others}
+        case _:
+            return {**block, "secrets": section}

@@ -1,5 +1,8 @@
 """The ASGI apps around and inside Datasette."""
 
+# Datasette's functions have no types.
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import logging

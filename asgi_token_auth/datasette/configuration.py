@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 from datasette.plugins import pm
@@ -70,12 +70,15 @@ def with_secrets(datasette: Any, block: Any) -> Any:
         # Read once: on 0.65 it is masked from then on.
         setattr(datasette, _SECRETS, _sections(datasette).get(SECRETS_PREDECESSOR))
         _mask(datasette, SECRETS_PREDECESSOR)
-    return with_secrets_section(block, getattr(datasette, _SECRETS)) if isinstance(block, Mapping) else block
+    if not isinstance(block, Mapping):
+        return block
+    return with_secrets_section(cast("Mapping[str, Any]", block), getattr(datasette, _SECRETS))
 
 
 def _sections(datasette: Any) -> dict[str, Any]:
-    plugins = ((datasette.config if IS_1_0 else datasette._metadata_local) or {}).get("plugins")
-    return plugins if isinstance(plugins, dict) else {}
+    content: Any = datasette.config if IS_1_0 else datasette._metadata_local
+    plugins: Any = content.get("plugins") if content else None
+    return cast("dict[str, Any]", plugins) if isinstance(plugins, dict) else {}
 
 
 def _mask(datasette: Any, section: str) -> None:
@@ -83,9 +86,9 @@ def _mask(datasette: Any, section: str) -> None:
     plugins = _sections(datasette)
     if IS_1_0 or section not in plugins:
         return
-    block = plugins[section]
     # New objects, because the old ones may be the caller's.
-    masked = {**plugins, section: dict.fromkeys(block, "***") if isinstance(block, dict) else "***"}
+    block: dict[str, Any] | None = plugins[section] if isinstance(plugins[section], dict) else None
+    masked: dict[str, Any] = {**plugins, section: "***" if block is None else dict.fromkeys(block, "***")}
     datasette._metadata_local = {**datasette._metadata_local, "plugins": masked}
 
 

@@ -1,5 +1,8 @@
 """Datasette's databases as stores and sources see them."""
 
+# Datasette's functions have no types.
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,8 @@
 """The hooks: what Datasette asks of this plugin. This module is the entry point."""
 
+# Datasette's arguments have no types.
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import inspect
@@ -105,7 +108,7 @@ def permission_resources_sql(datasette: Any, action: str) -> Any:
     parameters: dict[str, Any] = {
         "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages"
     }
-    rows = []
+    rows: list[str] = []
     for number, (database, child) in enumerate(_protected(instance, action)):
         parameters[f"asgi_token_auth_parent_{number}"] = database
         parameters[f"asgi_token_auth_child_{number}"] = child

@@ -1,5 +1,8 @@
 """What the installed Datasette knows, asked by the command line, where no Datasette is being served."""
 
+# Datasette's functions have no types.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import asyncio

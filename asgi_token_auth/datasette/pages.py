@@ -1,4 +1,7 @@
-"""The pages inside Datasette: its actor, its permissions, its look."""
+"""The pages inside Datasette: its actor, its permissions, its base template."""
+
+# Datasette's functions have no types.
+# pyright: reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -81,9 +84,9 @@ class DatasetteHost:
         actions = self._datasette.actions.values()
         offered = [action for action in actions if action.name not in _NOT_OFFERED]
         return Choices(
-            everywhere=_described(offered),
-            per_database=_described(action for action in offered if action.takes_parent),
-            per_resource=_described(action for action in offered if action.takes_child),
+            everywhere=_descriptions(offered),
+            per_database=_descriptions(action for action in offered if action.takes_parent),
+            per_resource=_descriptions(action for action in offered if action.takes_child),
             databases=await self._databases(actor),
             known=frozenset(name for action in actions for name in (action.name, action.abbr) if name),
         )
@@ -154,7 +157,7 @@ async def menu(datasette: Any, actor: Mapping[str, Any] | None, *, tokens: bool,
     """What the menu offers to this actor, of the pages that there are."""
     if not actor or not isinstance(actor.get("id"), str) or actor.get("token"):
         return []
-    links = []
+    links: list[dict[str, str]] = []
     if tokens and await allowed(datasette, actor, CREATE_TOKENS):
         links.append({"href": f"{path(datasette, TOKENS_PATH)}/create", "label": "Create API token"})
     if secrets and await allowed(datasette, actor, MANAGE_SECRETS):
@@ -162,5 +165,5 @@ async def menu(datasette: Any, actor: Mapping[str, Any] | None, *, tokens: bool,
     return links
 
 
-def _described(actions: Iterable[Any]) -> dict[str, str]:
+def _descriptions(actions: Iterable[Any]) -> dict[str, str]:
     return {action.name: action.description or "" for action in actions}

@@ -22,7 +22,8 @@ def is_supported(text: str) -> bool:
             return True
         case (1, 0, int(alpha)):
             return alpha >= 36
-    return False
+        case _:
+            return False
 
 
 #: Datasette 1.0 moved configuration, permissions and tokens; most of what differs here hangs on it.
