@@ -21,7 +21,7 @@ from asgi_token_auth.permissions import (
     VIEW_ALL_TOKENS,
     matches,
 )
-from asgi_token_auth.web.forms import Choices
+from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import Frame, Section
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from asgi_token_auth.errors import StorageError, for_the_log
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.permissions import CREATE_TOKENS, matches
-from asgi_token_auth.web.forms import Choices
+from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.templates import render
 
 Scope: TypeAlias = Mapping[str, Any]

@@ -16,6 +16,9 @@ T = TypeVar("T")
 MAX_BODY: Final = 1_048_576
 MAX_FIELDS: Final = 10_000
 
+#: Some apps add it to every form.
+CSRF_FIELD: Final = "csrftoken"
+
 _ALWAYS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",

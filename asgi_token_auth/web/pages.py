@@ -18,9 +18,8 @@ from asgi_token_auth.errors import InvalidInput, SecretNotFound, StorageError, T
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.web.cross_origin import cross_origin_reason
-from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import Frame, Host, Link, Section
-from asgi_token_auth.web.http import Refused, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.http import CSRF_FIELD, Refused, html, json_error, read_form_body, read_json_body
 from asgi_token_auth.web.templates import render
 
 logger = logging.getLogger("asgi_token_auth")

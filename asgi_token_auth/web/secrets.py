@@ -15,9 +15,8 @@ from asgi_token_auth.permissions import MANAGE_SECRETS
 from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
-from asgi_token_auth.web.forms import CSRF_FIELD
 from asgi_token_auth.web.host import AnyApp, Host, Section
-from asgi_token_auth.web.http import Refused, json_answer, see_other
+from asgi_token_auth.web.http import CSRF_FIELD, Refused, json_answer, see_other
 from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
 
 #: Where the pages are in every app.

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from asgi_token_auth import Restrictions
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
-from asgi_token_auth.web.forms import (
-    DEFAULT_EXPIRES_AFTER,
-    Choices,
-    TokenForm,
-    box,
-    read_form,
-    read_json,
-    tilde,
-    to_fields,
-    untilde,
-)
+from asgi_token_auth.web.boxes import box, tilde, untilde
+from asgi_token_auth.web.choices import Choices
+from asgi_token_auth.web.tokens.forms import DEFAULT_EXPIRES_AFTER, TokenForm, read_form, read_json, to_fields
 from tests.support.page_sites import BAD_EXPIRIES
 
 CHOICES = Choices(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import jinja2
 from markupsafe import Markup
 
-from asgi_token_auth.web.forms import box
+from asgi_token_auth.web.boxes import box
 from asgi_token_auth.wording import brief, describe, duration, exact, relative
 
 _environment = jinja2.Environment(

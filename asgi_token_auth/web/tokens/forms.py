@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.restrictions import Restrictions, full_name
 from asgi_token_auth.storage.values import is_text
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, permissions_text
+from asgi_token_auth.web.boxes import box, untilde
+from asgi_token_auth.web.choices import Choices
+from asgi_token_auth.web.http import CSRF_FIELD
 from asgi_token_auth.wording import duration
 
 #: Seconds that a token lives unless something else is chosen.
 DEFAULT_EXPIRES_AFTER: Final = 90 * 86_400
 
 _UNIT_SECONDS: Final = {"minutes": 60, "hours": 3_600, "days": 86_400}
-#: Some apps add it to every form.
-CSRF_FIELD: Final = "csrftoken"
 
 _FORM_FIELDS: Final = {"description", "expire_type", "expire_duration", "limit", CSRF_FIELD}
 _BOXES: Final = ("all:", "database:", "resource:")
@@ -26,48 +27,6 @@ _JSON_FIELDS: Final = {"description", "expires_after", "restrictions"}
 #: Of what was sent wrongly, so many are named, and so many characters of each.
 _MOST_ECHOED: Final = 10
 _LONGEST_ECHO: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """The actions that a token may be restricted to, here."""
-
-    #: Action to description; for everything, per database, per table.
-    everywhere: Mapping[str, str] = field(default_factory=dict)
-    per_database: Mapping[str, str] = field(default_factory=dict)
-    per_resource: Mapping[str, str] = field(default_factory=dict)
-    #: Databases and their tables.
-    databases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    #: Other actions that may be sent by a script that knows them.
-    known: frozenset[str] = frozenset()
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to choose from."""
-        return bool(self.everywhere or self.per_database or self.per_resource)
-
-    def including(self, restrictions: Restrictions | None) -> Choices:
-        """The same, and whatever ``restrictions`` hold: a form must not lose what it does not offer."""
-        if restrictions is None:
-            return self
-        everywhere, per_database, per_resource = dict(self.everywhere), dict(self.per_database), dict(self.per_resource)
-        databases = {name: list(tables) for name, tables in self.databases.items()}
-        for action in restrictions.all:
-            everywhere.setdefault(full_name(action), "")
-        for database, actions in restrictions.database.items():
-            databases.setdefault(database, [])
-            for action in actions:
-                per_database.setdefault(full_name(action), "")
-        for database, resources in restrictions.resource.items():
-            tables = databases.setdefault(database, [])
-            for resource, actions in resources.items():
-                if resource not in tables:
-                    tables.append(resource)
-                for action in actions:
-                    per_resource.setdefault(full_name(action), "")
-        return replace(
-            self, everywhere=everywhere, per_database=per_database, per_resource=per_resource, databases=databases
-        )
 
 
 @dataclass(slots=True)
@@ -141,35 +100,6 @@ def to_fields(restrictions: Restrictions | None) -> dict[str, str]:
             for action in actions:
                 boxes[box(full_name(action), database, resource)] = "1"
     return boxes
-
-
-def box(action: str, database: str | None = None, resource: str | None = None) -> str:
-    """The name of a checkbox: ``all:ACTION``, ``database:DB:ACTION`` or ``resource:DB:TABLE:ACTION``."""
-    if database is None:
-        return f"all:{action}"
-    if resource is None:
-        return f"database:{tilde(database)}:{action}"
-    return f"resource:{tilde(database)}:{tilde(resource)}:{action}"
-
-
-def tilde(name: str) -> str:
-    """Datasette's encoding of names, in which no colon is left."""
-    return "".join(
-        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "_-") else f"~{byte:02X}"
-        for byte in name.encode(errors="surrogatepass")
-    )
-
-
-def untilde(text: str) -> str:
-    """The name that :func:`tilde` encoded.
-
-    Raises:
-        ValueError: it is not such an encoding.
-    """
-    if not re.fullmatch(r"(?:[A-Za-z0-9_+-]|~[0-9A-Fa-f]{2})+", text):
-        raise ValueError("not a tilde-encoded name")
-    raw = re.sub(rb"~([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), text.replace("+", " ").encode())
-    return raw.decode()
 
 
 def _description(text: str, errors: dict[str, str]) -> str | None:

@@ -16,11 +16,12 @@ from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
 from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
-from asgi_token_auth.web.forms import Choices, TokenForm, read_form, read_json, to_fields
+from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import Refused, json_answer, see_other
 from asgi_token_auth.web.pages import Pages, View, Visit, asks_only_for
-from asgi_token_auth.web.visitors import Visitor, Visitors, check_within
+from asgi_token_auth.web.tokens.access import Visitor, Visitors, check_within
+from asgi_token_auth.web.tokens.forms import TokenForm, read_form, read_json, to_fields
 from asgi_token_auth.wording import exact
 
 #: Where the pages are in every app.
