@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Final
+
+#: How the name of a checkbox begins.
+BOX_PREFIXES: Final = ("all:", "database:", "resource:")
 
 
 def box(action: str, database: str | None = None, resource: str | None = None) -> str:
@@ -12,6 +16,25 @@ def box(action: str, database: str | None = None, resource: str | None = None) -
     if resource is None:
         return f"database:{tilde(database)}:{action}"
     return f"resource:{tilde(database)}:{tilde(resource)}:{action}"
+
+
+def read_box(name: str) -> tuple[str, str | None, str | None]:
+    """The action, the database and the resource in the name of a checkbox that starts with one of :data:`BOX_PREFIXES`.
+
+    Raises:
+        ValueError: it is not such a name.
+    """
+    kind, _, rest = name.partition(":")
+    # Names are encoded and hold no colon; those of actions may.
+    match kind, rest.split(":", {"all": 0, "database": 1, "resource": 2}[kind]):
+        case "all", [action] if action:
+            return action, None, None
+        case "database", [database, action] if action:
+            return action, untilde(database), None
+        case "resource", [database, resource, action] if action:
+            return action, untilde(database), untilde(resource)
+        case _:
+            raise ValueError("not the name of a checkbox")
 
 
 def tilde(name: str) -> str:

@@ -13,11 +13,11 @@ class Choices:
     """The actions that a token may be restricted to, here."""
 
     #: Action to description; for everything, per database, per table.
-    everywhere: Mapping[str, str] = field(default_factory=dict)
-    per_database: Mapping[str, str] = field(default_factory=dict)
-    per_resource: Mapping[str, str] = field(default_factory=dict)
+    everywhere: Mapping[str, str] = field(default_factory=dict[str, str])
+    per_database: Mapping[str, str] = field(default_factory=dict[str, str])
+    per_resource: Mapping[str, str] = field(default_factory=dict[str, str])
     #: Databases and their tables.
-    databases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    databases: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     #: Other actions that may be sent by a script that knows them.
     known: frozenset[str] = frozenset()
 
@@ -25,6 +25,11 @@ class Choices:
     def any(self) -> bool:
         """Whether there is anything to choose from."""
         return bool(self.everywhere or self.per_database or self.per_resource)
+
+    @property
+    def actions(self) -> frozenset[str]:
+        """Everything that a token may be restricted to, offered or not."""
+        return self.known | {*self.everywhere, *self.per_database, *self.per_resource}
 
     def including(self, restrictions: Restrictions | None) -> Choices:
         """The same, and whatever ``restrictions`` hold: a form must not lose what it does not offer."""

@@ -28,7 +28,7 @@ class Section:
 
     #: Of the list, and of links to it.
     title: str
-    #: What the pages look after, one and several.
+    #: What the pages manage, one and several.
     singular: str
     plural: str
     #: Where the pages are in every app.
@@ -75,7 +75,7 @@ class Host(Protocol):
         """Who is asking.
 
         Raises:
-            StorageError: it cannot be told.
+            StorageError: it cannot be found out.
         """
         ...
 

@@ -19,15 +19,15 @@ MAX_FIELDS: Final = 10_000
 #: Some apps add it to every form.
 CSRF_FIELD: Final = "csrftoken"
 
-_ALWAYS: Final = {
+_HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 
 
-class Refused(Exception):
-    """The request cannot be done; says so to whoever asked."""
+class HTTPError(Exception):
+    """An answer of 4xx or 5xx, with a sentence for whoever asked."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ async def read_form_body(request: Request) -> dict[str, str]:
     """The fields of a form as a browser sends it, each once.
 
     Raises:
-        Refused: 413, 415 or 400.
+        HTTPError: 413, 415 or 400.
     """
     _check_type(request, "application/x-www-form-urlencoded", "Send the form as application/x-www-form-urlencoded.")
     body = await _read(request)
@@ -57,42 +57,43 @@ async def read_form_body(request: Request) -> dict[str, str]:
             body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS
         )
     except (ValueError, UnicodeError) as error:
-        raise Refused(400, "The form cannot be read; it must be in UTF-8.") from error
-    return _without_repeats(fields, Refused(400, "A field of the form was sent twice; send each once."))
+        raise HTTPError(400, "The form cannot be read; it must be in UTF-8.") from error
+    return _without_repeats(fields, HTTPError(400, "A field of the form was sent twice; send each once."))
 
 
 async def read_json_body(request: Request) -> dict[str, Any]:
     """The JSON object in the body.
 
     Raises:
-        Refused: 413, 415 or 400.
+        HTTPError: 413, 415 or 400.
     """
     _check_type(request, "application/json", "Send a JSON object with Content-Type: application/json.")
     body = await _read(request)
     try:
         value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "The body is not valid JSON in UTF-8.") from error
+        raise HTTPError(400, "The body is not valid JSON in UTF-8.") from error
     if not isinstance(value, dict):
-        raise Refused(400, "The body must be a JSON object.")
-    return value
+        raise HTTPError(400, "The body must be a JSON object.")
+    read: dict[str, Any] = value
+    return read
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return _without_repeats(pairs, Refused(400, "A name stands twice in one object of the body; send each once."))
+    return _without_repeats(pairs, HTTPError(400, "A name stands twice in one object of the body; send each once."))
 
 
-def _without_repeats(pairs: Sequence[tuple[str, T]], refusal: Refused) -> dict[str, T]:
+def _without_repeats(pairs: Sequence[tuple[str, T]], error: HTTPError) -> dict[str, T]:
     # Which of two counts, nobody could tell by looking, and one of them may lift a limit that the other one sets.
     read = dict(pairs)
     if len(read) != len(pairs):
-        raise refusal
+        raise error
     return read
 
 
 def html(text: str, *, policy: str, status: int = 200) -> Response:
     """A page that no cache keeps and nobody frames."""
-    headers = {**_ALWAYS, "Content-Security-Policy": policy}
+    headers = {**_HEADERS, "Content-Security-Policy": policy}
     # Rows written by hand can hold what is no text; a page without it is better than none.
     return Response(text.encode(errors="replace"), status, media_type="text/html", headers=headers)
 
@@ -100,7 +101,7 @@ def html(text: str, *, policy: str, status: int = 200) -> Response:
 def json_answer(value: Mapping[str, Any], *, status: int = 200) -> Response:
     """A JSON answer that no cache keeps."""
     # A plain function's actor need not be JSON.
-    return Response(json.dumps(value, default=str), status, media_type="application/json", headers=_ALWAYS)
+    return Response(json.dumps(value, default=str), status, media_type="application/json", headers=_HEADERS)
 
 
 def json_error(status: int, message: str, errors: Mapping[str, str] | None = None) -> Response:
@@ -112,9 +113,9 @@ def json_error(status: int, message: str, errors: Mapping[str, str] | None = Non
     return json_answer(body, status=status)
 
 
-def see_other(path: str) -> Response:
-    """After a form that changed something: go and look."""
-    return Response(status_code=302, headers={**_ALWAYS, "Location": path})
+def redirect(path: str) -> Response:
+    """The answer to a form that changed something: the browser shows the outcome with a request of its own."""
+    return Response(status_code=302, headers={**_HEADERS, "Location": path})
 
 
 async def _read(request: Request) -> bytes:
@@ -123,13 +124,13 @@ async def _read(request: Request) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
-                raise Refused(413, "The body is too large.")
+                raise HTTPError(413, "The body is too large.")
     except ClientDisconnect as error:
-        raise Refused(400, "The body ended too early.") from error
+        raise HTTPError(400, "The body ended too early.") from error
     return bytes(body)
 
 
 def _check_type(request: Request, wanted: str, sentence: str) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != wanted:
-        raise Refused(415, sentence)
+        raise HTTPError(415, sentence)

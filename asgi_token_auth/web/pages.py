@@ -1,4 +1,4 @@
-"""What every set of pages shares: routes, who is asking, refusals in page and JSON form, headers, the frame."""
+"""What every set of pages shares: routes, who is asking, errors as a page or as JSON, headers, the frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section
-from asgi_token_auth.web.http import CSRF_FIELD, Refused, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
 from asgi_token_auth.web.templates import render
 
 logger = logging.getLogger("asgi_token_auth")
@@ -27,7 +27,7 @@ logger = logging.getLogger("asgi_token_auth")
 _STATIC: Final = Path(__file__).parent / "static"
 _ASSETS: Final = ("/static/pages.css", "/static/pages.js")
 
-#: A view of one address: a visit, and the named groups of the address but ``json``.
+#: A view of one address: a request, and the named groups of the address but ``json``.
 View: TypeAlias = Callable[..., Awaitable[Response]]
 
 
@@ -48,10 +48,10 @@ class Person:
 
 
 @dataclass(slots=True)
-class Visit:
+class PageRequest:
     """One request for a page."""
 
-    request: Request
+    http: Request
     #: The path of the pages as it stands in links, percent-encoded.
     base: str
     #: Whether the address asks for JSON.
@@ -60,36 +60,36 @@ class Visit:
     person: Person | None = None
 
     @property
-    def posts(self) -> bool:
+    def is_post(self) -> bool:
         """Whether something is to be changed."""
-        return self.request.method == "POST"
+        return self.http.method == "POST"
 
     @property
     def query(self) -> Mapping[str, str]:
         """What follows the question mark; of a repeated name the last."""
-        return self.request.query_params
+        return self.http.query_params
 
-    async def body(self) -> dict[str, Any]:
+    async def read_body(self) -> dict[str, Any]:
         """The JSON object or the fields of the form that were sent.
 
         Raises:
-            Refused: 413, 415 or 400.
+            HTTPError: 413, 415 or 400.
         """
-        return await read_json_body(self.request) if self.as_json else await read_form_body(self.request)
+        return await read_json_body(self.http) if self.as_json else await read_form_body(self.http)
 
-    async def actions(self, *buttons: str) -> dict[str, Any]:
-        """The same, where a form's buttons are the ``true`` of JSON.
+    async def read_actions(self, *buttons: str) -> dict[str, Any]:
+        """The body, where a form's ``buttons`` are the ``true`` of JSON.
 
         Raises:
-            Refused: 413, 415 or 400.
+            HTTPError: 413, 415 or 400.
         """
-        sent = await self.body()
+        sent = await self.read_body()
         if self.as_json:
             return sent
         return {k: True if k in buttons and value else value for k, value in sent.items() if k != CSRF_FIELD}
 
 
-def asks_only_for(action: str, values: Mapping[str, Any], *more: str) -> bool:
+def requests_only(action: str, values: Mapping[str, Any], *more: str) -> bool:
     """Whether ``action`` is asked for, and nothing but ``more`` besides. In JSON ``"false"`` is no yes."""
     return values.get(action) is True and not values.keys() - {action, *more}
 
@@ -99,7 +99,7 @@ class Pages:
 
     Args:
         routes: a pattern of what follows the path of the pages, its view, and the methods that it takes.
-        clock: what the times on a page are told from.
+        clock: says how long ago a time on a page was.
     """
 
     def __init__(
@@ -122,130 +122,134 @@ class Pages:
         path: str = scope["path"]
         # From here on it stands in links and in Location, where only ASCII may.
         base = quote(root, safe="/%~:@!$&'()*+,;=")
-        visit = Visit(Request(scope, receive), base, _ends(scope, ".json"))
-        response = await self._answer(visit, path.removeprefix(root))
-        if visit.request.method == "HEAD":
+        request = PageRequest(Request(scope, receive), base, _path_ends_with(scope, ".json"))
+        response = await self._answer(request, path.removeprefix(root))
+        if request.http.method == "HEAD":
             # The length stays that of the page.
             response.body = b""
         await response(scope, receive, send)
 
-    async def person(self, visit: Visit) -> Person:
+    async def person(self, request: PageRequest) -> Person:
         """Who is asking. Whoever came by a token of ours has it in ``token``; whether it will do is for the view.
 
         Raises:
-            Refused: 403 for nobody, for whoever has no id, and for whoever came by another kind of token.
-            StorageError: it cannot be told.
+            HTTPError: 403 for nobody, for whoever has no id, and for whoever came by another kind of token.
+            StorageError: it cannot be found out.
         """
-        scope = visit.request.scope
+        scope = request.http.scope
         actor = await self.host.actor(scope)
         actor_id = actor.get("id") if actor else None
         if actor is None or not isinstance(actor_id, str) or not actor_id:
-            raise Refused(403, f"You must be logged in as an actor with an ID to look after {self._section.plural}.")
+            raise HTTPError(403, f"You must be logged in as an actor with an ID to look after {self._section.plural}.")
         outcome = scope.get(OUTCOME_KEY)
         token = outcome if isinstance(outcome, Authenticated) else None
         if token is None and actor.get("token"):
-            raise self.no_tokens()
-        visit.person = Person(actor, actor_id, token, _outer_limits(actor) if token is None else token.restrictions)
-        return visit.person
+            raise self.token_refused()
+        request.person = Person(
+            actor, actor_id, token, _limits_of_actor(actor) if token is None else token.restrictions
+        )
+        return request.person
 
-    def no_tokens(self) -> Refused:
-        """The refusal of whoever came by a token where a person is needed."""
-        return Refused(403, f"A token cannot be used to look after {self._section.plural}.")
+    def token_refused(self) -> HTTPError:
+        """The error for whoever came by a token where a person is needed."""
+        return HTTPError(403, f"A token cannot be used to look after {self._section.plural}.")
 
-    async def may(self, visit: Visit, person: Person, action: str) -> bool:
-        """Whether they may, within what they are limited to."""
-        return person.within_limits(action) and await self.host.allowed(visit.request.scope, person.actor, action)
+    async def has_permission(self, request: PageRequest, person: Person, action: str) -> bool:
+        """Whether they may do ``action``, within what they are limited to."""
+        return person.within_limits(action) and await self.host.allowed(request.http.scope, person.actor, action)
 
-    async def page(self, visit: Visit, title: str, template: str, *, code: int = 200, **values: Any) -> Response:
+    async def page(
+        self, request: PageRequest, title: str, template: str, *, status_code: int = 200, **values: Any
+    ) -> Response:
         """The page that ``template`` makes of ``values``."""
         notice = await self.host.notice()
-        content = render(template, base=visit.base, notice=notice, now=self._clock(), **values)
-        return await self._framed(visit, title, content, code)
+        content = render(template, base=request.base, notice=notice, now=self._clock(), **values)
+        return await self._in_frame(request, title, content, status_code)
 
-    async def _answer(self, visit: Visit, path: str) -> Response:
-        request, section = visit.request, self._section
+    async def _answer(self, request: PageRequest, path: str) -> Response:
+        http, section = request.http, self._section
         try:
-            if path in _ASSETS and _ends(request.scope, path):
-                return self._asset(request, path)
+            if path in _ASSETS and _path_ends_with(http.scope, path):
+                return self._asset(http, path)
             for pattern, view, methods in self._routes:
-                if (found := pattern.fullmatch(path)) is None:
+                if (match := pattern.fullmatch(path)) is None:
                     continue
-                _check_method(request, methods)
-                if (reason := cross_origin_reason(request.method, request.headers)) is not None:
-                    raise Refused(403, reason)
-                return await view(visit, **{k: v for k, v in found.groupdict().items() if k != "json"})
-            raise Refused(404, "There is no such page.")
-        except Refused as refused:
-            return await self._refusal(visit, refused)
+                _check_method(http, methods)
+                if (reason := cross_origin_reason(http.method, http.headers)) is not None:
+                    raise HTTPError(403, reason)
+                return await view(request, **{k: v for k, v in match.groupdict().items() if k != "json"})
+            raise HTTPError(404, "There is no such page.")
+        except HTTPError as error:
+            return await self._error(request, error)
         except (TokenNotFound, SecretNotFound):
-            return await self._refusal(visit, Refused(404, f"There is no such {section.singular}."))
+            return await self._error(request, HTTPError(404, f"There is no such {section.singular}."))
         except InvalidInput as error:
-            return await self._refusal(visit, Refused(400, str(error)))
+            return await self._error(request, HTTPError(400, str(error)))
         except StorageError as error:
             logger.error("a page of %s could not be served: %s", section.plural, error)
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
-            return await self._refusal(visit, Refused(503, message, headers={"Retry-After": "5"}))
+            return await self._error(request, HTTPError(503, message, headers={"Retry-After": "5"}))
 
-    def _asset(self, request: Request, path: str) -> Response:
-        _check_method(request, "GET")
+    def _asset(self, http: Request, path: str) -> Response:
+        _check_method(http, "GET")
         headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return FileResponse(_STATIC / path.rpartition("/")[2], headers=headers)
 
-    async def _refusal(self, visit: Visit, refused: Refused) -> Response:
-        if visit.as_json:
-            answer = json_error(refused.status, refused.message, refused.errors)
+    async def _error(self, request: PageRequest, error: HTTPError) -> Response:
+        if request.as_json:
+            answer = json_error(error.status, error.message, error.errors)
         else:
             titles = {403: "Not permitted", 404: "Not found", 503: "Not available"}
-            title = titles.get(refused.status, "That did not work")
-            back = None if refused.status == 403 else f"All {self._section.plural}"
-            content = render("message.html", title=title, message=refused.message, base=visit.base, back=back)
-            answer = await self._framed(visit, title, content, refused.status)
-        answer.headers.update(refused.headers)
+            title = titles.get(error.status, "That did not work")
+            back = None if error.status == 403 else f"All {self._section.plural}"
+            content = render("message.html", title=title, message=error.message, base=request.base, back=back)
+            answer = await self._in_frame(request, title, content, error.status)
+        answer.headers.update(error.headers)
         return answer
 
-    async def _framed(self, visit: Visit, title: str, content: str, status: int) -> Response:
-        links = await self._links(visit, title)
-        frame = Frame(self._section, title, content, visit.base, f"{visit.base}/static/pages", links)
-        text = await self.host.frame(visit.request.scope, frame)
+    async def _in_frame(self, request: PageRequest, title: str, content: str, status: int) -> Response:
+        links = await self._links(request, title)
+        frame = Frame(self._section, title, content, request.base, f"{request.base}/static/pages", links)
+        text = await self.host.frame(request.http.scope, frame)
         return html(text, policy=self.host.content_security_policy, status=status)
 
-    async def _links(self, visit: Visit, title: str) -> list[Link]:
+    async def _links(self, request: PageRequest, title: str) -> list[Link]:
         """To the lists of every section that this person may see; on a list without neighbours there are none."""
-        own, person = self._section, visit.person
+        own, person = self._section, request.person
         shown = [
             section
             for section in self.host.sections or [own]
-            if section is own or (person is not None and await self._leads_to(visit, person, section))
+            if section is own or (person is not None and await self._may_see(request, person, section))
         ]
         if len(shown) == 1 and title == own.title:
             return []
-        root = visit.base.removesuffix(own.path)
+        root = request.base.removesuffix(own.path)
         return [
-            Link(visit.base if section is own else root + section.path, section.title, section.title == title)
+            Link(request.base if section is own else root + section.path, section.title, section.title == title)
             for section in shown
         ]
 
-    async def _leads_to(self, visit: Visit, person: Person, section: Section) -> bool:
+    async def _may_see(self, request: PageRequest, person: Person, section: Section) -> bool:
         if person.token is not None:
             return False
-        return section.action is None or await self.may(visit, person, section.action)
+        return section.action is None or await self.has_permission(request, person, section.action)
 
 
-def _check_method(request: Request, methods: str) -> None:
-    method = "GET" if request.method == "HEAD" else request.method
+def _check_method(http: Request, methods: str) -> None:
+    method = "GET" if http.method == "HEAD" else http.method
     if method not in methods.split():
         allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
-        raise Refused(405, "This address does not take that.", headers=allow)
+        raise HTTPError(405, "This address does not take that.", headers=allow)
 
 
-def _ends(scope: Mapping[str, Any], ending: str) -> bool:
+def _path_ends_with(scope: Mapping[str, Any], ending: str) -> bool:
     """Whether the address ends so, and as it was sent: a name in it may end so too, percent-encoded."""
     raw: bytes = scope.get("raw_path") or b""
     sent = raw.partition(b"?")[0].decode("latin-1") or scope["path"]
     return scope["path"].endswith(ending) and sent.endswith(ending)
 
 
-def _outer_limits(actor: Mapping[str, Any]) -> Restrictions | None:
+def _limits_of_actor(actor: Mapping[str, Any]) -> Restrictions | None:
     """What an actor is limited to without a token, by a cookie for example. What cannot be read allows nothing."""
     if actor.get("_r") is None:
         return None

@@ -1,4 +1,4 @@
-"""The pages and the JSON API of encrypted secrets: which there are, set, change and delete. A value only goes in."""
+"""The pages and the JSON API of encrypted secrets: list, set, change and delete. No value ever comes out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.web.host import AnyApp, Host, Section
-from asgi_token_auth.web.http import CSRF_FIELD, Refused, json_answer, see_other
-from asgi_token_auth.web.pages import Pages, Person, View, Visit, asks_only_for
+from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, json_answer, redirect
+from asgi_token_auth.web.pages import PageRequest, Pages, Person, View, requests_only
 
 #: Where the pages are in every app.
 PATH: Final = "/-/secrets"
@@ -25,7 +25,7 @@ PATH: Final = "/-/secrets"
 SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", path=PATH, action=MANAGE_SECRETS)
 
 #: That a page lists; the JSON has all of them.
-_MOST_VERSIONS: Final = 50
+_MAX_VERSIONS: Final = 50
 
 _JSON_FIELDS: Final = {"value", "note"}
 _FORM_FIELDS: Final = {"secret", "note", CSRF_FIELD}
@@ -39,7 +39,7 @@ class _Form:
     #: ``None``: as it is.
     note: str | None = None
     #: Field name to sentence. Nothing is changed unless it is empty.
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class SecretPages:
@@ -79,15 +79,15 @@ class SecretPages:
 
     # Views
 
-    async def _list(self, visit: Visit) -> Response:
-        await self._manager(visit)
-        if not visit.as_json and (wanted := visit.query.get("name", "").strip()):
-            return see_other(f"{visit.base}/{link_to(check_secret_name(wanted))}")
+    async def _list(self, request: PageRequest) -> Response:
+        await self._manager(request)
+        if not request.as_json and (wanted := request.query.get("name", "").strip()):
+            return redirect(f"{request.base}/{link_to(check_secret_name(wanted))}")
         records = await self._store.list()
-        if visit.as_json:
+        if request.as_json:
             return json_answer({"ok": True, "secrets": [secret_json(record) for record in records]})
         return await self._pages.page(
-            visit,
+            request,
             SECTION.title,
             "secrets.html",
             records=records,
@@ -98,64 +98,64 @@ class SecretPages:
             can_encrypt=self._store.can_encrypt,
         )
 
-    async def _secret(self, visit: Visit, rest: str) -> Response:
-        manager = await self._manager(visit)
-        name = rest.removesuffix(".json") if visit.as_json else rest
-        if visit.posts:
-            return await self._change(visit, manager, name)
-        if visit.as_json:
+    async def _secret(self, request: PageRequest, rest: str) -> Response:
+        manager = await self._manager(request)
+        name = rest.removesuffix(".json") if request.as_json else rest
+        if request.is_post:
+            return await self._change(request, manager, name)
+        if request.as_json:
             record, history = await self._store.get(name), await self._store.history(name)
             return json_answer(
                 {"ok": True, "details": secret_json(record), "versions": [version_json(one) for one in history]}
             )
-        return await self._secret_page(visit, name, _Form())
+        return await self._secret_page(request, name, _Form())
 
-    async def _change(self, visit: Visit, manager: Person, name: str) -> Response:
-        values = await visit.actions("delete")
+    async def _change(self, request: PageRequest, manager: Person, name: str) -> Response:
+        values = await request.read_actions("delete")
         if "delete" in values:
-            if not asks_only_for("delete", values):
-                raise Refused(400, "Send either delete, or what the secret shall be.")
+            if not requests_only("delete", values):
+                raise HTTPError(400, "Send either delete, or what the secret shall be.")
             record = await self._store.delete(name, by=manager.id)
-            return self._done(visit, record)
+            return self._changed(request, record)
         check_secret_name(name)
-        form = _read_json(values) if visit.as_json else _read_form(values)
-        before = await self._known(name)
+        form = _read_json(values) if request.as_json else _read_form(values)
+        before = await self._find(name)
         if before is not None and before.source == "environment":
-            raise Refused(400, f"{_from_environment(name)} It cannot be set here.")
+            raise HTTPError(400, f"{_from_environment(name)} It cannot be set here.")
         if not form.errors and form.value is None and (before is None or before.version is None):
-            form.errors["value" if visit.as_json else "secret"] = "Give the value; this secret is not set yet."
+            form.errors["value" if request.as_json else "secret"] = "Give the value; this secret is not set yet."
         if not form.errors and form.value is None and form.note is None:
             form.errors["form"] = "Give a value, a note or both."
         if not form.errors:
             try:
-                return self._done(visit, await self._write(name, form, manager))
+                return self._changed(request, await self._write(name, form, manager))
             except InvalidInput as error:
-                form.errors["value" if visit.as_json else "secret"] = str(error)
-        if visit.as_json:
-            raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
-        return await self._secret_page(visit, name, form, code=400)
+                form.errors["value" if request.as_json else "secret"] = str(error)
+        if request.as_json:
+            raise HTTPError(400, " ".join(form.errors.values()), errors=form.errors)
+        return await self._secret_page(request, name, form, status=400)
 
     async def _write(self, name: str, form: _Form, manager: Person) -> SecretRecord:
         if not self._store.can_encrypt:
-            raise Refused(400, _NO_KEY)
+            raise HTTPError(400, _NO_KEY)
         if form.value is None:
             return await self._store.set_note(name, form.note, by=manager.id)
         return await self._store.set(name, form.value, note=form.note, by=manager.id)
 
-    def _done(self, visit: Visit, record: SecretRecord) -> Response:
-        return json_answer({"ok": True, "details": secret_json(record)}) if visit.as_json else see_other(visit.base)
+    def _changed(self, request: PageRequest, record: SecretRecord) -> Response:
+        return json_answer({"ok": True, "details": secret_json(record)}) if request.as_json else redirect(request.base)
 
     # Who, and what there is
 
-    async def _manager(self, visit: Visit) -> Person:
-        person = await self._pages.person(visit)
+    async def _manager(self, request: PageRequest) -> Person:
+        person = await self._pages.person(request)
         if person.token is not None:
-            raise self._pages.no_tokens()
-        if not await self._pages.may(visit, person, MANAGE_SECRETS):
-            raise Refused(403, "You do not have permission to manage secrets.")
+            raise self._pages.token_refused()
+        if not await self._pages.has_permission(request, person, MANAGE_SECRETS):
+            raise HTTPError(403, "You do not have permission to manage secrets.")
         return person
 
-    async def _known(self, name: str) -> SecretRecord | None:
+    async def _find(self, name: str) -> SecretRecord | None:
         try:
             return await self._store.get(name)
         except SecretNotFound:
@@ -167,8 +167,8 @@ class SecretPages:
 
     # Pages
 
-    async def _secret_page(self, visit: Visit, name: str, form: _Form, *, code: int = 200) -> Response:
-        record = await self._known(name)
+    async def _secret_page(self, request: PageRequest, name: str, form: _Form, *, status: int = 200) -> Response:
+        record = await self._find(name)
         if record is None:
             # A page to set a secret of that name: there is one for every name that can be one, and for what
             # datasette-secrets stored under another, which must be seen to be deleted.
@@ -176,21 +176,21 @@ class SecretPages:
         history = () if record is None else await self._store.history(name)
         people = {who for one in history for who in (one.created_by, one.updated_by, one.deleted_by, one.last_used_by)}
         return await self._pages.page(
-            visit,
+            request,
             name,
             "secret.html",
-            code=code,
+            status_code=status,
             name=name,
             record=record,
             form=form,
             history=history,
             names=await self._host.names({who for who in people if who}),
-            action=f"{visit.base}/{link_to(name)}",
+            action=f"{request.base}/{link_to(name)}",
             from_environment=_from_environment(name) if record and record.source == "environment" else None,
             no_key=None if self._store.can_encrypt else _NO_KEY,
             nobody_asks=self._only_registered and not (record and record.registered),
             max_note=MAX_NOTE,
-            most_versions=_MOST_VERSIONS,
+            max_versions=_MAX_VERSIONS,
         )
 
 

@@ -13,7 +13,7 @@ from asgi_token_auth import Restrictions
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
 from asgi_token_auth.web.boxes import box, tilde, untilde
 from asgi_token_auth.web.choices import Choices
-from asgi_token_auth.web.tokens.forms import DEFAULT_EXPIRES_AFTER, TokenForm, read_form, read_json, to_fields
+from asgi_token_auth.web.tokens.forms import DEFAULT_EXPIRES_AFTER, TokenForm, form_fields, read_form, read_json
 from tests.support.page_sites import BAD_EXPIRIES
 
 CHOICES = Choices(
@@ -221,9 +221,9 @@ def test_what_the_boxes_show_is_what_they_send_back(restrictions: Restrictions) 
     # Fields cannot hold NUL, so such names cannot be ticked.
     if "\\u0000" in repr(restrictions) or "\\x00" in repr(restrictions):
         return
-    read = read_form({**NEVER, **to_fields(restrictions)}, Choices().including(restrictions))
+    read = read_form({**NEVER, **form_fields(restrictions)}, Choices().including(restrictions))
     assert (read.errors, read.restrictions) == ({}, restrictions)
-    assert to_fields(None) == {"limit": "all"}
+    assert form_fields(None) == {"limit": "all"}
 
 
 def test_a_form_offers_what_a_token_may_do_already() -> None:

@@ -36,16 +36,18 @@ def web_address(text: str | None) -> str | None:
     return text if parts.scheme in ("http", "https") and parts.netloc else None
 
 
-_environment.globals.update(
-    box=box,
-    brief_words=brief,
-    describe=describe,
-    duration=duration,
-    exact=exact,
-    in_units=_in_units,
-    relative=relative,
-    web_address=web_address,
-)
+#: The functions that templates call.
+_functions: dict[str, Any] = {
+    "box": box,
+    "brief_words": brief,
+    "describe": describe,
+    "duration": duration,
+    "exact": exact,
+    "in_units": _in_units,
+    "relative": relative,
+    "web_address": web_address,
+}
+_environment.globals.update(_functions)
 
 
 def render(template: str, /, **values: Any) -> Markup:

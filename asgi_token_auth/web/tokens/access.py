@@ -1,4 +1,4 @@
-"""Who looks after tokens, and which tokens they may see, change and end."""
+"""Who manages tokens, and which of them they may see, change and revoke."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from asgi_token_auth.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_A
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, Owner, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
-from asgi_token_auth.web.http import Refused
-from asgi_token_auth.web.pages import Pages, Person, Visit
+from asgi_token_auth.web.http import HTTPError
+from asgi_token_auth.web.pages import PageRequest, Pages, Person
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor(Person):
-    """Who is asking, and how far they reach."""
+class Requester(Person):
+    """Who is asking, what they have permission for, and which tokens are within their reach."""
 
     may_create: bool
     may_view_all: bool
     may_revoke_all: bool
 
     @property
-    def own(self) -> Owner:
-        """What they may change."""
+    def changeable(self) -> Owner:
+        """The tokens that they may change."""
         if self.token is not None and self.token.auth.token_id is not None:
             return Family(self.id, self.token.auth.token_id)
         return self.id
 
     @property
-    def sees(self) -> Owner:
-        """What they may look at."""
-        return ANY_OWNER if self.may_view_all else self.own
+    def visible(self) -> Owner:
+        """The tokens that they may see."""
+        return ANY_OWNER if self.may_view_all else self.changeable
 
     @property
-    def ends(self) -> Owner:
-        """What they may revoke."""
-        return ANY_OWNER if self.may_revoke_all else self.own
+    def revocable(self) -> Owner:
+        """The tokens that they may revoke."""
+        return ANY_OWNER if self.may_revoke_all else self.changeable
 
-    def sees_all_of(self, token: TokenRecord) -> bool:
-        """Whether nothing of the token is to be kept from them."""
+    def may_view_details(self, token: TokenRecord) -> bool:
+        """Whether they may see more of the token than what is needed to revoke it."""
         return self.may_view_all or token.actor_id == self.id
 
     @property
@@ -49,11 +49,11 @@ class Visitor(Person):
         return self.token.auth.token_id if self.token is not None else None
 
 
-class Visitors:
-    """What people may do with the tokens of a store.
+class TokenAccess:
+    """Decides what people may do with the tokens of a store.
 
     Args:
-        tokens_may_manage: whether a token that names ``auth-tokens-create`` in its restrictions may look after
+        tokens_may_manage: whether a token that names ``auth-tokens-create`` in its restrictions may manage
             itself and the tokens that it created.
     """
 
@@ -61,31 +61,31 @@ class Visitors:
         self._store = store
         self._pages = pages
         self._tokens_may_manage = tokens_may_manage
-        self._limit = store.max_expires_after
+        self._max_expires_after = store.max_expires_after
 
-    async def of(self, visit: Visit) -> Visitor:
+    async def requester(self, request: PageRequest) -> Requester:
         """Who is asking.
 
         Raises:
-            Refused: 403: nobody, or one who may not look after tokens at all.
-            StorageError: it cannot be told.
+            HTTPError: 403: nobody, or one who may not manage tokens at all.
+            StorageError: it cannot be found out.
         """
-        person = await self._pages.person(visit)
+        person = await self._pages.person(request)
         if person.token is not None and not await self._may_manage(person.token, person.id):
-            raise self._pages.no_tokens()
+            raise self._pages.token_refused()
         if not person.within_limits(CREATE_TOKENS):
-            raise Refused(403, f"You are limited, and {CREATE_TOKENS} is not among what you may do.")
-        may_create = await self._pages.may(visit, person, CREATE_TOKENS)
-        # A token looks after itself and its children, whatever its actor may do besides.
-        beyond = person.token is None
-        return Visitor(
+            raise HTTPError(403, f"You are limited, and {CREATE_TOKENS} is not among what you may do.")
+        may_create = await self._pages.has_permission(request, person, CREATE_TOKENS)
+        # A token manages itself and its children, whatever its actor may do besides.
+        in_person = person.token is None
+        return Requester(
             person.actor,
             person.id,
             person.token,
             person.limits,
             may_create,
-            beyond and await self._pages.may(visit, person, VIEW_ALL_TOKENS),
-            beyond and await self._pages.may(visit, person, REVOKE_ALL_TOKENS),
+            in_person and await self._pages.has_permission(request, person, VIEW_ALL_TOKENS),
+            in_person and await self._pages.has_permission(request, person, REVOKE_ALL_TOKENS),
         )
 
     async def _may_manage(self, token: Authenticated, actor_id: str) -> bool:
@@ -100,70 +100,70 @@ class Visitors:
         # what they create within the row would reach further than they do.
         return record.restrictions == limits and record.expires_at == token.auth.expires_at
 
-    async def look_up(self, visitor: Visitor, token_id: int) -> tuple[TokenRecord, bool]:
+    async def get_visible(self, requester: Requester, token_id: int) -> tuple[TokenRecord, bool]:
         """The token and whether all of it may be seen, or only what is needed to revoke it.
 
         Raises:
             TokenNotFound: there is none, as far as they may know.
         """
         try:
-            return await self._store.get(token_id, owner=visitor.sees), True
+            return await self._store.get(token_id, owner=requester.visible), True
         except TokenNotFound:
-            if not visitor.may_revoke_all:
+            if not requester.may_revoke_all:
                 raise
             return await self._store.get(token_id, owner=ANY_OWNER), False
 
-    async def look_up_own(self, visitor: Visitor, token_id: int) -> TokenRecord:
+    async def get_changeable(self, requester: Requester, token_id: int) -> TokenRecord:
         """A token that they may change.
 
         Raises:
             TokenNotFound: there is none, as far as they may know.
-            Refused: 403: they see it and may not change it.
+            HTTPError: 403: they see it and may not change it.
         """
-        token = await self._store.get(token_id, owner=visitor.sees)
-        if token.actor_id != visitor.id:
-            raise Refused(403, "Only its owner may change a token.")
-        if not visitor.may_create:
-            raise Refused(403, "You do not have permission to create a token, and so none to change one.")
-        if token_id == visitor.parent:
-            raise Refused(403, "A token cannot change itself.")
+        token = await self._store.get(token_id, owner=requester.visible)
+        if token.actor_id != requester.id:
+            raise HTTPError(403, "Only its owner may change a token.")
+        if not requester.may_create:
+            raise HTTPError(403, "You do not have permission to create a token, and so none to change one.")
+        if token_id == requester.parent:
+            raise HTTPError(403, "A token cannot change itself.")
         try:
             # Its new text would be theirs.
-            check_within(visitor, token.restrictions)
+            check_within_limits(requester, token.restrictions)
         except InvalidInput as error:
-            raise Refused(403, str(error)) from error
+            raise HTTPError(403, str(error)) from error
         return token
 
-    async def revoke(self, visitor: Visitor, token_id: int) -> TokenRecord:
-        """End a token.
+    async def revoke(self, requester: Requester, token_id: int) -> TokenRecord:
+        """Revoke a token.
 
         Raises:
             TokenNotFound: there is none, as far as they may know.
-            Refused: 403: they see it and may not end it.
+            HTTPError: 403: they see it and may not revoke it.
         """
         try:
-            return await self._store.revoke(token_id, owner=visitor.ends, by=visitor.id)
+            return await self._store.revoke(token_id, owner=requester.revocable, by=requester.id)
         except TokenNotFound:
-            if not visitor.may_view_all:
+            if not requester.may_view_all:
                 raise
             await self._store.get(token_id, owner=ANY_OWNER)
-            raise Refused(403, "You do not have permission to revoke other people's tokens.") from None
+            raise HTTPError(403, "You do not have permission to revoke other people's tokens.") from None
 
-    def longest_life(self, visitor: Visitor) -> int | None:
-        """How many seconds this visitor may give to a token; ``None``: no limit."""
-        until = None if visitor.token is None else visitor.token.auth.expires_at
-        if until is None:
-            return self._limit
-        left = max(1, int(until - self._store.clock()))
-        return left if self._limit is None else min(left, self._limit)
+    def max_expires_after(self, requester: Requester) -> int | None:
+        """How many seconds this requester may give to a token; ``None``: no limit."""
+        expires_at = None if requester.token is None else requester.token.auth.expires_at
+        if expires_at is None:
+            return self._max_expires_after
+        left = max(1, int(expires_at - self._store.clock()))
+        return left if self._max_expires_after is None else min(left, self._max_expires_after)
 
 
-def check_within(visitor: Visitor, restrictions: Restrictions | None) -> None:
-    """A token with these restrictions may do no more than whoever gets it.
+def check_within_limits(requester: Requester, restrictions: Restrictions | None) -> None:
+    """Make sure that a token with these restrictions may do no more than whoever gets it.
 
     Raises:
         InvalidInput: it may.
     """
-    limits = visitor.limits
+    limits = requester.limits
     if limits is not None and (restrictions is None or not restrictions.is_subset(limits)):
         raise InvalidInput("You are limited yourself, and cannot have a token that may do more than you.")

@@ -1,4 +1,4 @@
-"""The pages and the JSON API of managed tokens: create, list, look at, edit, rotate, revoke."""
+"""The pages and the JSON API of managed tokens: create, list, show, edit, rotate, revoke."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -18,10 +17,20 @@ from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import AnyApp, Host, Section
-from asgi_token_auth.web.http import Refused, json_answer, see_other
-from asgi_token_auth.web.pages import Pages, View, Visit, asks_only_for
-from asgi_token_auth.web.tokens.access import Visitor, Visitors, check_within
-from asgi_token_auth.web.tokens.forms import TokenForm, read_form, read_json, to_fields
+from asgi_token_auth.web.http import HTTPError, json_answer, redirect
+from asgi_token_auth.web.pages import PageRequest, Pages, View, requests_only
+from asgi_token_auth.web.tokens.access import Requester, TokenAccess, check_within_limits
+from asgi_token_auth.web.tokens.filters import first_page, form_filters, next_page, read_filters, shows_all_of_owner
+from asgi_token_auth.web.tokens.forms import (
+    TokenEdit,
+    TokenForm,
+    default_form,
+    form_of,
+    read_form,
+    read_form_edit,
+    read_json,
+    read_json_edit,
+)
 from asgi_token_auth.wording import exact
 
 #: Where the pages are in every app.
@@ -29,14 +38,11 @@ PATH: Final = "/-/api/tokens"
 
 SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", path=PATH)
 
-# What the next page of a list repeats; whatever else stood in the address, a token for one, is not spread.
-_FILTERS: Final = ("search", "status", "owner", "used_before", "used_after", "size")
-
 # The buttons of the forms.
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 
-#: Of what happened to a token, so much is on its page.
-_SHOWN_EVENTS: Final = 100
+#: So many of the latest events of a token are on its page.
+_MAX_EVENTS: Final = 100
 
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
@@ -52,7 +58,7 @@ class TokenPages:
         permissions: allow blocks by action. What has none is denied.
         scopes: what a token may be restricted to: names, or names and descriptions.
         tokens_may_manage_tokens: whether a token that names ``auth-tokens-create`` in its restrictions may
-            create tokens within its own limits, and look after those. Off: tokens are refused here.
+            create tokens within its own limits, and manage those. Off: tokens are refused here.
         host: the app around the pages, where it is not just any ASGI app.
     """
 
@@ -67,7 +73,7 @@ class TokenPages:
         host: Host | None = None,
     ) -> None:
         self._store = store
-        self._limit = store.max_expires_after
+        self._max_expires_after = store.max_expires_after
         named = scopes if isinstance(scopes, Mapping) else dict.fromkeys(scopes, "")
         host = host or AnyApp(signed_in=signed_in, permissions=permissions or {}, scopes=named)
         routes: list[tuple[str, View, str]] = [
@@ -78,7 +84,7 @@ class TokenPages:
             (_ID + r"/edit(?P<json>\.json)?", self._edit, "GET POST"),
         ]
         self._pages = Pages(SECTION, host, routes, clock=store.clock)
-        self._visitors = Visitors(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
+        self._access = TokenAccess(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
         self._host = host
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,194 +93,185 @@ class TokenPages:
 
     # Views
 
-    async def _list(self, visit: Visit) -> Response:
-        visitor = await self._visitors.of(visit)
-        if visit.posts:
-            return await self._revoke_all(visit, visitor)
-        query = visit.query
-        owner: Owner = visitor.sees
-        if visitor.may_view_all and query.get("owner"):
+    async def _list(self, request: PageRequest) -> Response:
+        requester = await self._access.requester(request)
+        if request.is_post:
+            return await self._revoke_all(request, requester)
+        query = request.query
+        owner: Owner = requester.visible
+        if requester.may_view_all and query.get("owner"):
             owner = query["owner"]
-        page = await self._store.list(
-            owner=owner,
-            status=query.get("status") or None,
-            search=query.get("search") or None,
-            used_before=_whole(query, "used_before"),
-            used_after=_whole(query, "used_after"),
-            cursor=_whole(query, "next"),
-            limit=_whole(query, "size") or 30,
-        )
-        following = _next_query(query, page)
-        if visit.as_json:
+        page = await self._store.list(owner=owner, **read_filters(query))
+        following = next_page(query, page)
+        if request.as_json:
             return json_answer(
                 {
                     "ok": True,
-                    "tokens": [_as_json(token) for token in page.items],
+                    "tokens": [record_json(token) for token in page.items],
                     "next": page.next_cursor,
-                    "next_url": f"{visit.base}.json?{following}" if following else None,
+                    "next_url": f"{request.base}.json?{following}" if following else None,
                 }
             )
-        filters: dict[str, Any] = {name: query.get(name, "") for name in ("search", "status", "owner")}
+        filters, first = form_filters(query), first_page(query)
         return await self._pages.page(
-            visit,
+            request,
             "API tokens",
             "list.html",
             page=page,
             names=await self._host.names({token.actor_id for token in page.items}),
-            me=visitor.id,
-            ends_all_of=_ends_all_of(visitor, page, query),
-            everybody=visitor.may_view_all,
-            may_create=visitor.may_create,
-            filtered=any(filters.values()) or "next" in query,
-            first_url=visit.base + _with_question(urlencode({k: v for k, v in filters.items() if v}))
-            if "next" in query
-            else None,
-            next_url=f"{visit.base}?{following}" if following else None,
+            me=requester.id,
+            revoke_all_owner=_owner_to_revoke(requester, page, query),
+            everybody=requester.may_view_all,
+            may_create=requester.may_create,
+            filtered=any(filters.values()) or first is not None,
+            first_url=None if first is None else request.base + (f"?{first}" if first else ""),
+            next_url=f"{request.base}?{following}" if following else None,
             **filters,
         )
 
-    async def _create(self, visit: Visit) -> Response:
-        visitor = await self._visitors.of(visit)
-        if not visitor.may_create:
-            raise Refused(403, "You do not have permission to create a token.")
-        choices = await self._host.choices(visit.request.scope, visitor.actor)
-        limit = self._visitors.longest_life(visitor)
-        if not visit.posts:
-            if visit.as_json:
-                return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(_known(choices))})
-            return await self._create_page(visit, visitor, choices, self._empty_form())
-        if visit.as_json:
-            form = read_json(await visit.body(), choices, max_expires_after=limit)
-            if form.errors:
-                raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
-            issued = await self._issue(visitor, form)
-            return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)}, status=201)
-        form = read_form(await visit.body(), choices, max_expires_after=limit)
+    async def _create(self, request: PageRequest) -> Response:
+        requester = await self._access.requester(request)
+        if not requester.may_create:
+            raise HTTPError(403, "You do not have permission to create a token.")
+        choices = await self._host.choices(request.http.scope, requester.actor)
+        create = self._create_json if request.as_json else self._create_form
+        return await create(request, requester, choices)
+
+    async def _create_json(self, request: PageRequest, requester: Requester, choices: Choices) -> Response:
+        limit = self._access.max_expires_after(requester)
+        if not request.is_post:
+            return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(choices.actions)})
+        form = read_json(await request.read_body(), choices, max_expires_after=limit)
+        _check_errors(form)
+        issued = await self._issue(requester, form)
+        return json_answer({"ok": True, "token": issued.token, "details": record_json(issued.record)}, status=201)
+
+    async def _create_form(self, request: PageRequest, requester: Requester, choices: Choices) -> Response:
+        if not request.is_post:
+            form = default_form(max_expires_after=self._max_expires_after)
+            return await self._create_page(request, requester, choices, form)
+        limit = self._access.max_expires_after(requester)
+        form = read_form(await request.read_body(), choices, max_expires_after=limit)
         if not form.errors:
             try:
-                issued = await self._issue(visitor, form)
+                issued = await self._issue(requester, form)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
             else:
-                return await self._shown(visit, issued)
-        return await self._create_page(visit, visitor, choices, form, status=400)
+                return await self._issued_page(request, issued)
+        return await self._create_page(request, requester, choices, form, status=400)
 
-    async def _detail(self, visit: Visit, number: str) -> Response:
-        visitor = await self._visitors.of(visit)
+    async def _issue(self, requester: Requester, form: TokenForm) -> IssuedToken:
+        check_within_limits(requester, form.restrictions)
+        return await self._store.issue(
+            requester.id,
+            by=requester.id,
+            parent=requester.parent,
+            description=form.description,
+            expires_after=form.expires_after,
+            restrictions=form.restrictions,
+        )
+
+    async def _detail(self, request: PageRequest, number: str) -> Response:
+        requester = await self._access.requester(request)
         token_id = int(number)
-        if visit.posts:
-            return await self._change(visit, visitor, token_id)
-        token, full = await self._visitors.look_up(visitor, token_id)
-        return await self._detail_page(visit, visitor, token, full=full)
+        if request.is_post:
+            return await self._revoke_or_rotate(request, requester, token_id)
+        token, full = await self._access.get_visible(requester, token_id)
+        return await self._detail_page(request, requester, token, full=full)
 
-    async def _change(self, visit: Visit, visitor: Visitor, token_id: int) -> Response:
-        values = await visit.actions(*_ACTIONS)
-        if asks_only_for("revoke", values):
-            record = await self._visitors.revoke(visitor, token_id)
-            if visit.as_json:
-                return json_answer({"ok": True, "details": _as_json(record, full=visitor.sees_all_of(record))})
-            return see_other(f"{visit.base}/{token_id}")
-        if not asks_only_for("rotate", values, "grace"):
-            raise Refused(400, "Send either revoke, or rotate with grace in seconds.")
+    async def _revoke_or_rotate(self, request: PageRequest, requester: Requester, token_id: int) -> Response:
+        values = await request.read_actions(*_ACTIONS)
+        if requests_only("revoke", values):
+            record = await self._access.revoke(requester, token_id)
+            if request.as_json:
+                return json_answer(
+                    {"ok": True, "details": _visible_json(record, full=requester.may_view_details(record))}
+                )
+            return redirect(f"{request.base}/{token_id}")
+        if not requests_only("rotate", values, "grace"):
+            raise HTTPError(400, "Send either revoke, or rotate with grace in seconds.")
         grace = values.get("grace", 0)
-        if not visit.as_json:
+        if not request.as_json:
             if not re.fullmatch(r"[0-9]{1,9}", str(grace)):
-                raise Refused(400, "grace must be a whole number of seconds.")
+                raise HTTPError(400, "grace must be a whole number of seconds.")
             grace = int(grace)
-        await self._visitors.look_up_own(visitor, token_id)
-        issued = await self._store.rotate(token_id, owner=visitor.own, by=visitor.id, grace=grace)
-        if visit.as_json:
-            return json_answer({"ok": True, "token": issued.token, "details": _as_json(issued.record)})
-        return await self._shown(visit, issued, grace=int(grace), rotated=True)
+        await self._access.get_changeable(requester, token_id)
+        issued = await self._store.rotate(token_id, owner=requester.changeable, by=requester.id, grace=grace)
+        if request.as_json:
+            return json_answer({"ok": True, "token": issued.token, "details": record_json(issued.record)})
+        return await self._issued_page(request, issued, grace=int(grace), rotated=True)
 
-    async def _edit(self, visit: Visit, number: str) -> Response:
-        visitor = await self._visitors.of(visit)
-        token = await self._visitors.look_up_own(visitor, int(number))
-        choices = await self._host.choices(visit.request.scope, visitor.actor)
+    async def _edit(self, request: PageRequest, number: str) -> Response:
+        requester = await self._access.requester(request)
+        token = await self._access.get_changeable(requester, int(number))
+        choices = await self._host.choices(request.http.scope, requester.actor)
         # What the token may do already is no news, be it offered here or not.
         choices = choices.including(token.restrictions)
-        limit = self._visitors.longest_life(visitor)
-        if not visit.posts:
-            if visit.as_json:
-                return json_answer({"ok": True, "details": _as_json(token)})
-            typed = {
-                "description": token.description or "",
-                "expire_type": "keep",
-                "version": token.version,
-                **to_fields(token.restrictions),
-            }
-            form = TokenForm(typed=typed)
+        edit = self._edit_json if request.as_json else self._edit_form
+        return await edit(request, requester, token, choices)
+
+    async def _edit_json(
+        self, request: PageRequest, requester: Requester, token: TokenRecord, choices: Choices
+    ) -> Response:
+        if not request.is_post:
+            return json_answer({"ok": True, "details": record_json(token)})
+        limit = self._access.max_expires_after(requester)
+        edit = read_json_edit(await request.read_body(), choices, max_expires_after=limit)
+        _check_errors(edit.form)
+        try:
+            record = await self._save(requester, token.id, edit)
+        except EditConflict as error:
+            raise HTTPError(409, str(error)) from error
+        return json_answer({"ok": True, "details": record_json(record)})
+
+    async def _edit_form(
+        self, request: PageRequest, requester: Requester, token: TokenRecord, choices: Choices
+    ) -> Response:
+        if not request.is_post:
             if token.status != "active":
-                raise Refused(400, f"This token is {token.status}; only an active one can be changed.")
-            return await self._edit_page(visit, token, choices, form)
-        sent = await visit.body()
-        version = _version(sent)
-        if visit.as_json:
-            form = read_json(
-                {"expires_after": None, **sent},
-                choices,
-                max_expires_after=limit if "expires_after" in sent else None,
-            )
-            if form.errors:
-                raise Refused(400, " ".join(form.errors.values()), errors=form.errors)
-            changes: dict[str, Any] = {
-                name: getattr(form, name) for name in ("description", "expires_after", "restrictions") if name in sent
-            }
-        else:
-            keeps = sent.get("expire_type") == "keep"
-            form = read_form(
-                {**sent, "expire_type": ""} if keeps else sent,
-                choices,
-                max_expires_after=None if keeps else limit,
-            )
-            form.typed = sent if version is None else {**sent, "version": version}
-            changes = {"description": form.description}
-            # A form without that question is no wish to lift the limits.
-            if "limit" in sent or form.restrictions is not None:
-                changes["restrictions"] = form.restrictions
-            if not keeps:
-                changes["expires_after"] = form.expires_after
+                raise HTTPError(400, f"This token is {token.status}; only an active one can be changed.")
+            return await self._edit_page(request, token, choices, form_of(token))
+        limit = self._access.max_expires_after(requester)
+        edit = read_form_edit(await request.read_body(), choices, max_expires_after=limit)
+        form = edit.form
         if not form.errors:
             try:
-                if "restrictions" in changes:
-                    check_within(visitor, form.restrictions)
-                record = await self._store.edit(token.id, owner=visitor.own, by=visitor.id, version=version, **changes)
+                await self._save(requester, token.id, edit)
+                return redirect(f"{request.base}/{token.id}")
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
-            except EditConflict as error:
-                if visit.as_json:
-                    raise Refused(409, str(error)) from error
-                token = await self._visitors.look_up_own(visitor, token.id)
+            except EditConflict:
+                token = await self._access.get_changeable(requester, token.id)
                 # Whoever saves again has seen what it is now.
                 form.typed = {**form.typed, "version": token.version}
                 choices = choices.including(token.restrictions)
-                return await self._edit_page(visit, token, choices, form, status=409)
-            else:
-                return (
-                    json_answer({"ok": True, "details": _as_json(record)})
-                    if visit.as_json
-                    else see_other(f"{visit.base}/{token.id}")
-                )
-        if visit.as_json:
-            raise Refused(400, " ".join(form.errors.values()))
-        return await self._edit_page(visit, token, choices, form, status=400)
+                return await self._edit_page(request, token, choices, form, status=409)
+        return await self._edit_page(request, token, choices, form, status=400)
 
-    async def _revoke_all(self, visit: Visit, visitor: Visitor) -> Response:
-        values = await visit.actions(*_ACTIONS)
-        owner = values.get("owner", visitor.id)
-        if not asks_only_for("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
-            raise Refused(400, "Send revoke_all, with an owner if they are somebody else's.")
-        if owner != visitor.id and not visitor.may_revoke_all:
-            raise Refused(403, "You do not have permission to revoke other people's tokens.")
-        reach: Owner = visitor.own if owner == visitor.id else owner
-        count = await self._store.revoke_all(owner=reach, by=visitor.id)
-        return json_answer({"ok": True, "revoked": count}) if visit.as_json else see_other(visit.base)
+    async def _save(self, requester: Requester, token_id: int, edit: TokenEdit) -> TokenRecord:
+        if "restrictions" in edit.changes:
+            check_within_limits(requester, edit.form.restrictions)
+        return await self._store.edit(
+            token_id, owner=requester.changeable, by=requester.id, version=edit.version, **edit.changes
+        )
 
-    async def _current(self, visit: Visit) -> Response:
-        outcome = visit.request.scope.get(OUTCOME_KEY)
+    async def _revoke_all(self, request: PageRequest, requester: Requester) -> Response:
+        values = await request.read_actions(*_ACTIONS)
+        owner = values.get("owner", requester.id)
+        if not requests_only("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
+            raise HTTPError(400, "Send revoke_all, with an owner if they are somebody else's.")
+        if owner != requester.id and not requester.may_revoke_all:
+            raise HTTPError(403, "You do not have permission to revoke other people's tokens.")
+        reach: Owner = requester.changeable if owner == requester.id else owner
+        count = await self._store.revoke_all(owner=reach, by=requester.id)
+        return json_answer({"ok": True, "revoked": count}) if request.as_json else redirect(request.base)
+
+    async def _current(self, request: PageRequest) -> Response:
+        outcome = request.http.scope.get(OUTCOME_KEY)
         if not isinstance(outcome, Authenticated):
             challenge = {"WWW-Authenticate": 'Bearer realm="api"'}
-            raise Refused(401, "Send a token with the request to learn about it.", headers=challenge)
+            raise HTTPError(401, "Send a token with the request to learn about it.", headers=challenge)
         restrictions = outcome.restrictions
         return json_answer(
             {
@@ -287,133 +284,86 @@ class TokenPages:
             }
         )
 
-    async def _issue(self, visitor: Visitor, form: TokenForm) -> IssuedToken:
-        check_within(visitor, form.restrictions)
-        return await self._store.issue(
-            visitor.id,
-            by=visitor.id,
-            parent=visitor.parent,
-            description=form.description,
-            expires_after=form.expires_after,
-            restrictions=form.restrictions,
-        )
-
     # Pages
 
-    def _empty_form(self) -> TokenForm:
-        typed = {"expire_type": "days", "expire_duration": "90"}
-        if self._limit is not None and self._limit < 90 * 86_400:
-            unit, size = next(
-                (u, s) for u, s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)) if self._limit >= s or s == 60
-            )
-            typed = {"expire_type": unit, "expire_duration": str(max(1, self._limit // size))}
-        return TokenForm(typed=typed)
-
     async def _create_page(
-        self, visit: Visit, visitor: Visitor, choices: Choices, form: TokenForm, *, status: int = 200
+        self, request: PageRequest, requester: Requester, choices: Choices, form: TokenForm, *, status: int = 200
     ) -> Response:
-        names = await self._host.names({visitor.id})
+        names = await self._host.names({requester.id})
         return await self._pages.page(
-            visit,
+            request,
             "Create an API token",
             "create.html",
-            code=status,
+            status_code=status,
             form=form,
             choices=choices,
-            limit=self._limit,
-            owner=names.get(visitor.id, visitor.id),
+            limit=self._max_expires_after,
+            owner=names.get(requester.id, requester.id),
         )
 
     async def _edit_page(
-        self, visit: Visit, token: TokenRecord, choices: Choices, form: TokenForm, *, status: int = 200
+        self, request: PageRequest, token: TokenRecord, choices: Choices, form: TokenForm, *, status: int = 200
     ) -> Response:
         return await self._pages.page(
-            visit,
+            request,
             "Edit a token",
             "edit.html",
-            code=status,
+            status_code=status,
             token=token,
             form=form,
             choices=choices,
-            limit=self._limit,
+            limit=self._max_expires_after,
             conflict=status == 409,
         )
 
-    async def _shown(self, visit: Visit, issued: IssuedToken, *, grace: int = 0, rotated: bool = False) -> Response:
+    async def _issued_page(
+        self, request: PageRequest, issued: IssuedToken, *, grace: int = 0, rotated: bool = False
+    ) -> Response:
         return await self._pages.page(
-            visit, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
+            request, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
         )
 
-    async def _detail_page(self, visit: Visit, visitor: Visitor, token: TokenRecord, *, full: bool) -> Response:
+    async def _detail_page(
+        self, request: PageRequest, requester: Requester, token: TokenRecord, *, full: bool
+    ) -> Response:
         # A token that a script rotates every hour has thousands. Scripts get them all.
-        latest = None if visit.as_json else _SHOWN_EVENTS + 1
-        events = await self._store.events(token.id, owner=visitor.sees, latest=latest) if full else ()
-        if visit.as_json:
-            details = _as_json(token, full=full)
+        latest = None if request.as_json else _MAX_EVENTS + 1
+        events = await self._store.events(token.id, owner=requester.visible, latest=latest) if full else ()
+        if request.as_json:
+            details = _visible_json(token, full=full)
             return json_answer({"ok": True, "details": details, "events": events_json(events)})
-        own = token.actor_id == visitor.id
+        own = token.actor_id == requester.id
         token = token if full else replace(token, description=None)
         return await self._pages.page(
-            visit,
+            request,
             token.description or f"Token {token.id}",
             "detail.html",
             token=token,
             full=full,
-            events=events[-_SHOWN_EVENTS:],
-            earlier=len(events) > _SHOWN_EVENTS,
+            events=events[-_MAX_EVENTS:],
+            earlier=len(events) > _MAX_EVENTS,
             error=None,
             names=await self._host.names({token.actor_id, *(event.by for event in events if event.by)}),
-            may_change=own and visitor.may_create,
-            may_revoke=own or visitor.may_revoke_all,
+            may_change=own and requester.may_create,
+            may_revoke=own or requester.may_revoke_all,
         )
 
 
-def _as_json(token: TokenRecord, *, full: bool = True) -> dict[str, Any]:
-    if not full:
-        return {"id": token.id, "status": token.status, "actor_id": token.actor_id}
-    return record_json(token)
+def _visible_json(token: TokenRecord, *, full: bool) -> dict[str, Any]:
+    return record_json(token) if full else {"id": token.id, "status": token.status, "actor_id": token.actor_id}
 
 
-def _ends_all_of(visitor: Visitor, page: Page, query: Mapping[str, str]) -> str | None:
-    """Whose tokens the list offers to end altogether. Not while it shows a choice of them: all would mean more."""
-    owner = query.get("owner") if visitor.may_view_all else None
-    if any(query.get(name) for name in _FILTERS if name not in ("owner", "size")):
+def _check_errors(form: TokenForm) -> None:
+    if form.errors:
+        raise HTTPError(400, " ".join(form.errors.values()), errors=form.errors)
+
+
+def _owner_to_revoke(requester: Requester, page: Page, query: Mapping[str, str]) -> str | None:
+    """Whose tokens the list offers to revoke altogether. Not while it shows a choice of them: all would mean more."""
+    owner = query.get("owner") if requester.may_view_all else None
+    if not shows_all_of_owner(query):
         return None
-    if owner and owner != visitor.id and not visitor.may_revoke_all:
+    if owner and owner != requester.id and not requester.may_revoke_all:
         return None
-    wanted = owner or visitor.id
+    wanted = owner or requester.id
     return wanted if any(token.status == "active" and token.actor_id == wanted for token in page.items) else None
-
-
-def _known(choices: Choices) -> set[str]:
-    return {*choices.known, *choices.everywhere, *choices.per_database, *choices.per_resource}
-
-
-def _version(sent: dict[str, Any]) -> str | None:
-    """What was sent as the version of the token that the change was made for, taken out of ``sent``."""
-    if "version" not in sent:
-        return None
-    version = sent.pop("version")
-    if not isinstance(version, str):
-        raise Refused(400, "version must be the text that came with the token.")
-    return version
-
-
-def _whole(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name)
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise Refused(400, f"{name} must be a whole number.")
-    return int(text)
-
-
-def _next_query(query: Mapping[str, str], page: Page) -> str | None:
-    if page.next_cursor is None:
-        return None
-    kept = {name: query[name] for name in _FILTERS if query.get(name)}
-    return urlencode({**kept, "next": page.next_cursor})
-
-
-def _with_question(query: str) -> str:
-    return f"?{query}" if query else ""
