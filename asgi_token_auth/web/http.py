@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -75,8 +75,7 @@ async def read_json_body(request: Request) -> dict[str, Any]:
         raise HTTPError(400, "The body is not valid JSON in UTF-8.") from error
     if not isinstance(value, dict):
         raise HTTPError(400, "The body must be a JSON object.")
-    read: dict[str, Any] = value
-    return read
+    return cast("dict[str, Any]", value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class SecretPages:
         return await self._pages.page(
             request,
             SECTION.title,
-            "secrets.html",
+            "secrets/list.html",
             records=records,
             names=await self._names(records),
             link_to=link_to,
@@ -178,7 +178,7 @@ class SecretPages:
         return await self._pages.page(
             request,
             name,
-            "secret.html",
+            "secrets/detail.html",
             status_code=status,
             name=name,
             record=record,

@@ -116,7 +116,7 @@ class TokenPages:
         return await self._pages.page(
             request,
             "API tokens",
-            "list.html",
+            "tokens/list.html",
             page=page,
             names=await self._host.names({token.actor_id for token in page.items}),
             me=requester.id,
@@ -293,7 +293,7 @@ class TokenPages:
         return await self._pages.page(
             request,
             "Create an API token",
-            "create.html",
+            "tokens/create.html",
             status_code=status,
             form=form,
             choices=choices,
@@ -307,7 +307,7 @@ class TokenPages:
         return await self._pages.page(
             request,
             "Edit a token",
-            "edit.html",
+            "tokens/edit.html",
             status_code=status,
             token=token,
             form=form,
@@ -320,7 +320,7 @@ class TokenPages:
         self, request: PageRequest, issued: IssuedToken, *, grace: int = 0, rotated: bool = False
     ) -> Response:
         return await self._pages.page(
-            request, "Your API token", "shown.html", issued=issued, grace=grace, rotated=rotated
+            request, "Your API token", "tokens/issued.html", issued=issued, grace=grace, rotated=rotated
         )
 
     async def _detail_page(
@@ -337,7 +337,7 @@ class TokenPages:
         return await self._pages.page(
             request,
             token.description or f"Token {token.id}",
-            "detail.html",
+            "tokens/detail.html",
             token=token,
             full=full,
             events=events[-_MAX_EVENTS:],
