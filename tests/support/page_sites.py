@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -28,6 +30,9 @@ PERMISSIONS: dict[str, Any] = {
 SCOPES = {"items:read": "Read items", "items:write": ""}
 
 KINDS = ["any app", "Datasette"]
+
+#: The fields of a form for a token that lives for a day.
+DAY = {"expire_type": "days", "expire_duration": "1"}
 
 #: Fields of a form, and the one that is wrong.
 BAD_EXPIRIES: dict[str, tuple[dict[str, str], str]] = {
@@ -122,3 +127,21 @@ async def running(kind: str, folder: Path, **more: Any) -> AsyncIterator[Site]:
     action = "items:read" if kind == "any app" else "view-table"
     async with serving(app) as client, TokenStore(SQLite(files[1], journal_mode=None), secret=SECRET) as store:
         yield Site(client, store, files[1], as_, action)
+
+
+async def post(site: Site, path: str, fields: Any, actor_id: str = "ann", **headers: str) -> Any:
+    return await site.client.post(PATH + path, headers={**site.user(actor_id), **headers}, data=fields)
+
+
+async def get(site: Site, path: str = "", actor_id: str = "ann") -> Any:
+    return await site.client.get(PATH + path, headers=site.user(actor_id))
+
+
+def error_of(answer: Any) -> str:
+    """The sentence in the page."""
+    found = re.search(r'class="[^"]*message-error[^"]*"[^>]*>(.*?)</', answer.text, re.DOTALL)
+    found = found or re.search(r"<h1>[^<]*</h1>\s*<p>(.*?)</p>", answer.text, re.DOTALL)
+    assert found, answer.text[-1_000:]
+    sentence = html.unescape(found[1]).strip()
+    assert sentence.endswith(".")
+    return sentence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
@@ -103,3 +105,34 @@ async def running(kind: str, folder: Path, **more: Any) -> AsyncIterator[Site]:
             TokenStore(SQLite(files[1], journal_mode=None), secret=SECRET) as tokens,
         ):
             yield Site(client, store, tokens, kept, as_)
+
+
+async def get(site: Site, path: str = "", actor_id: str = "ann") -> Any:
+    return await site.client.get(PATH + path, headers=site.user(actor_id))
+
+
+async def post(site: Site, path: str, fields: Any, actor_id: str = "ann", **headers: str) -> Any:
+    return await site.client.post(PATH + path, headers={**site.user(actor_id), **headers}, data=fields)
+
+
+async def send(site: Site, path: str, body: Any, actor_id: str = "ann") -> Any:
+    return await site.client.post(PATH + path, headers=site.user(actor_id), json=body)
+
+
+def error_of(answer: Any) -> str:
+    """The sentence in the page."""
+    found = re.search(r'class="[^"]*message-error[^"]*"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
+    found = found or re.search(r"<h1>[^<]*</h1>\s*<p>(.*?)</p>", answer.text, re.DOTALL)
+    assert found, answer.text[-1_000:]
+    sentence = html.unescape(re.sub(r"<[^>]*>", "", found[1])).strip()
+    assert sentence.endswith("."), sentence
+    return sentence
+
+
+def assert_error(answer: Any, status: int) -> None:
+    body = answer.json()
+    assert answer.status_code == status, body
+    assert (body["ok"], body["status"]) == (False, status)
+    assert isinstance(body["errors"], list)
+    assert all(isinstance(sentence, str) and sentence.endswith(".") for sentence in body["errors"])
+    assert answer.headers["content-type"] == "application/json"

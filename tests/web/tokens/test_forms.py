@@ -1,4 +1,4 @@
-"""What is sent to create or change a token is read whole, or refused with a sentence."""
+"""What is sent to create or change a token is checked, and what is wrong has a sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from asgi_token_auth import Restrictions
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, MAX_PERMISSIONS
-from asgi_token_auth.web.boxes import box, tilde, untilde
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.tokens.forms import DEFAULT_EXPIRES_AFTER, TokenForm, form_fields, read_form, read_json
 from tests.support.page_sites import BAD_EXPIRIES
@@ -23,6 +22,7 @@ CHOICES = Choices(
     databases={"d": ["t"]},
     known=frozenset({"auth-tokens-create", "vt"}),
 )
+
 NEVER = {"expire_type": ""}
 
 
@@ -150,9 +150,6 @@ def test_ten_thousand_boxes_are_read_at_once() -> None:
     assert time.perf_counter() - started < 5
 
 
-# JSON
-
-
 def test_json_without_an_expiry_gets_ninety_days_or_the_limit_and_null_is_never() -> None:
     assert read_json({}, CHOICES).expires_after == 90 * 86_400
     assert read_json({}, CHOICES, max_expires_after=60).expires_after == 60
@@ -195,16 +192,7 @@ def test_an_empty_set_in_json_allows_nothing_and_an_absent_one_everything() -> N
     assert read_json({}, CHOICES).restrictions is None
 
 
-# Names and boxes
-
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1)
-
-
-@given(NAMES)
-def test_every_name_comes_back_from_its_encoding(name: str) -> None:
-    assert ":" not in tilde(name)
-    assert untilde(tilde(name)) == name
-
 
 ACTIONS = st.lists(st.sampled_from(["view-instance", "items:read", "view-table"]), min_size=1, unique=True)
 
@@ -224,18 +212,3 @@ def test_what_the_boxes_show_is_what_they_send_back(restrictions: Restrictions) 
     read = read_form({**NEVER, **form_fields(restrictions)}, Choices().including(restrictions))
     assert (read.errors, read.restrictions) == ({}, restrictions)
     assert form_fields(None) == {"limit": "all"}
-
-
-def test_a_form_offers_what_a_token_may_do_already() -> None:
-    held = Restrictions(all=("odd",), database={"x": ("es", "odd")}, resource={"d": {"t": ("vt",), "_t": ("odd",)}})
-    choices = CHOICES.including(held)
-    assert choices.everywhere.keys() == {"view-instance", "items:read", "odd"}
-    assert choices.per_database.keys() == {"execute-sql", "odd"}
-    assert choices.per_resource.keys() == {"view-table", "odd"}
-    assert choices.databases == {"d": ["t", "_t"], "x": []}
-    assert CHOICES.databases == {"d": ["t"]}
-    assert CHOICES.including(None) is CHOICES
-
-
-def test_a_name_that_is_no_text_can_still_be_shown_as_a_box() -> None:
-    assert box("vt", "\ud800") == "database:~ED~A0~80:vt"

@@ -1,6 +1,6 @@
 """Makes the pictures in the README anew: the pages on a throw-away server, with made-up tokens and secrets.
 
-    python -m tests.browser.screenshots [FOLDER]
+    python -m tests.support.screenshots [FOLDER]
 
 FOLDER is .github unless another is given.
 """

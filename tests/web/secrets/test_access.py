@@ -96,11 +96,6 @@ async def check(site: Site, headers: dict[str, str], table: dict[str, int]) -> l
     return wrong
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATASETTE_SECRETS_FROM_ENVIRONMENT", "of the environment")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_only_managers_do_anything_at_all(tmp_path: Path, kind: str) -> None:
     async with running(kind, tmp_path) as site:
