@@ -14,8 +14,10 @@ from asgi_token_auth.tokens.text import digest_nonce
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
-#: Tokens remembered, in each of two generations.
+#: Tokens remembered, and characters of their restrictions, in each of two generations. What is remembered of
+#: restrictions takes some twenty bytes for each character.
 CACHE_SIZE: Final = 5_000
+CACHE_PERMISSIONS: Final = 1_000_000
 #: Seconds between two notes of use of one token.
 USE_INTERVAL: Final = 60
 
@@ -28,9 +30,11 @@ class _Entry:
     Another row makes another entry, so that one that is being used by two threads is never half changed.
     """
 
-    __slots__ = ("digest", "look", "noted", "outcome", "token_id", "until", "version")
+    __slots__ = ("digest", "look", "noted", "outcome", "size", "token_id", "until", "version")
 
-    def __init__(self, token_id: int, digest: bytes, look: bytes, outcome: Authenticated, until: float) -> None:
+    def __init__(
+        self, token_id: int, digest: bytes, look: bytes, outcome: Authenticated, until: float, size: int
+    ) -> None:
         self.token_id = token_id
         #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
         self.digest = digest
@@ -38,6 +42,8 @@ class _Entry:
         self.look = look
         self.outcome = outcome
         self.until = until
+        #: Characters of its restrictions.
+        self.size = size
         self.version: object = None
         self.noted = 0.0
 
@@ -60,6 +66,8 @@ class ManagedTokens:
         # Two generations instead of an order of use: a hit in the young one writes nothing.
         self._young: dict[str, _Entry] = {}
         self._old: dict[str, _Entry] = {}
+        # Characters of restrictions in the young one.
+        self._size = 0
 
     async def open(self) -> None:
         """Open the store."""
@@ -114,7 +122,8 @@ class ManagedTokens:
         now = self.store.clock()
         entry = self._judge(credential, digest, found, now)
         if not isinstance(entry, _Entry):
-            self._young.pop(credential.token, None)
+            if (ended := self._young.pop(credential.token, None)) is not None:
+                self._size -= ended.size
             self._old.pop(credential.token, None)
             return Rejected(entry, token_id)
         entry.version = found[0]
@@ -159,16 +168,20 @@ class ManagedTokens:
             recheck=Recheck(self, credential),
         )
         # row.id, and not the id that was read from the token: one object for the memory of both.
-        return _Entry(row.id, digest, look, outcome, until)
+        return _Entry(row.id, digest, look, outcome, until, len(str(row.permissions)))
 
     def _note(self, entry: _Entry, now: float, address: str | None) -> None:
         entry.noted = now
         self.store.note_use(entry.token_id, int(now), address)
 
     def _remember(self, token: str, entry: _Entry) -> None:
-        if len(self._young) >= CACHE_SIZE and token not in self._young:
+        known = self._young.get(token)
+        size = self._size + entry.size - (known.size if known is not None else 0)
+        if size > CACHE_PERMISSIONS or (known is None and len(self._young) >= CACHE_SIZE):
             self._old, self._young = self._young, {}
+            size = entry.size
         self._young[token] = entry
+        self._size = size
 
 
 def _same(presented: str, kept: object) -> bool:

@@ -19,7 +19,10 @@ from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, is_text
 from asgi_token_auth.tokens import copying
 from asgi_token_auth.tokens.record import AnyOwner, Family, Owner, StoredToken, check_id, permissions_text
-from asgi_token_auth.tokens.table import DECIDING, ENDS, SHOWN, record_of
+from asgi_token_auth.tokens.table import DECIDING, ENDS, HAS_STATUS, SHOWN, record_of
+
+#: Active tokens that were created through one token, however far away, and that token itself.
+MAX_FAMILY: Final = 100
 
 # What an edit may change, as the record of events calls it.
 _EDITED_NAMES: Final = {"description": "description", "expires_after_seconds": "expiry", "permissions": "restrictions"}
@@ -44,6 +47,7 @@ class TokenChanges:
             yield from self._check_parent(
                 values["parent"], values["actor_id"], values["permissions"], None if life is None else now + life, now
             )
+            yield from self._check_family_size(values["parent"], now)
         rows = yield (
             f"insert into {self.table} (token_status, description, actor_id, permissions, created_timestamp, "
             "expires_after_seconds, secret_version, token_digest, parent_id) values ('A', :description, :actor_id, "
@@ -68,6 +72,22 @@ class TokenChanges:
             raise InvalidInput("A token cannot create a token that may do more than itself.")
         if parent.expires_at is not None and (until is None or until > parent.expires_at):
             raise InvalidInput("A token cannot create a token that lives longer than itself.")
+
+    def _check_family_size(self, parent_id: int, now: int) -> Steps[None]:
+        # Whoever narrows or ends the first of them changes all of them in one transaction, which others wait for.
+        rows = yield (
+            "with recursive ancestors(id, parent_id) as ("
+            f"select id, parent_id from {self.table} where id = :parent union "
+            f"select above.id, above.parent_id from {self.table} above join ancestors on above.id = ancestors.parent_id"
+            "), family(id) as (select id from ancestors union "
+            f"select child.id from {self.table} child join family on child.parent_id = family.id) "
+            f"select count(*) from {self.table} where id in (select id from family) and {HAS_STATUS['active']}",
+            {"parent": parent_id, "now": now},
+        )
+        if rows[0][0] >= MAX_FAMILY:
+            raise InvalidInput(
+                f"At most {MAX_FAMILY} active tokens may come from one; revoke some of them, or let them expire sooner."
+            )
 
     def revoke(self, token_id: int, owner: Owner, by: str | None, now: int) -> Steps[Row]:
         """End a token and all that were created through it; its row."""

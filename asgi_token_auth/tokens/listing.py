@@ -9,12 +9,15 @@ from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.search import TextSearch
 from asgi_token_auth.storage.values import MAX_ID, is_text
-from asgi_token_auth.tokens.table import HAS_STATUS, MAY_HAVE_STATUS, SHOWN
+from asgi_token_auth.tokens.table import DECIDING_COLUMNS, HAS_STATUS, MAY_HAVE_STATUS, SHOWN
 
 #: Tokens in one page of a list.
 MAX_LIMIT: Final = 1_000
 #: Characters of a search.
 MAX_SEARCH: Final = 200
+#: Characters of restrictions in one page, which is shorter where they are more: reading them holds up everybody.
+MAX_PAGE_PERMISSIONS: Final = 100_000
+_PERMISSIONS: Final = DECIDING_COLUMNS.index("permissions")
 
 #: The newest rows, which are read first if they are not all, and rows that an index may propose: a millisecond of each.
 _NEWEST: Final = 500
@@ -38,6 +41,17 @@ def check_filters(
             raise InvalidInput(f"{name} must be a whole number.")
     if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
         raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
+
+
+def first_page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
+    """The first ``limit`` of ``rows``, or fewer where their restrictions are long; and whether there are more."""
+    size = 0
+    for count, row in enumerate(rows[:limit]):
+        permissions = row[_PERMISSIONS]
+        size += len(permissions) if isinstance(permissions, (str, bytes)) else 0
+        if size > MAX_PAGE_PERMISSIONS and count:
+            return rows[:count], True
+    return rows[:limit], len(rows) > limit
 
 
 class TokenList:

@@ -18,8 +18,8 @@ MAX_DESCRIPTION: Final = 1_000
 MAX_EXPIRES_AFTER: Final = 100 * 366 * 86_400
 #: Seconds: ninety days.
 MAX_GRACE: Final = 90 * 86_400
-#: Characters of restrictions as JSON. They are read with every row that is looked at, and shown in lists.
-MAX_PERMISSIONS: Final = 250_000
+#: Characters of restrictions as JSON: some hundreds of tables. They are read and compared while others wait.
+MAX_PERMISSIONS: Final = 16_384
 
 Status = Literal["active", "revoked", "expired", "damaged"]
 

@@ -18,7 +18,7 @@ from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, check_actor_id
 from asgi_token_auth.tokens import copying
 from asgi_token_auth.tokens.changes import TokenChanges
-from asgi_token_auth.tokens.listing import TokenList, check_filters
+from asgi_token_auth.tokens.listing import TokenList, check_filters, first_page
 from asgi_token_auth.tokens.record import (
     KEEP,
     IssuedToken,
@@ -191,6 +191,8 @@ class TokenStore(TableStore):
             used_before: last used before this time, in seconds since the epoch; never used counts as before.
             used_after: last used at this time or later.
             cursor: where the page before ended; tokens issued since then make no difference.
+            limit: the most tokens of a page, 1 to 1,000. There are fewer where their restrictions are long, so only
+                ``next_cursor`` tells whether there are more.
 
         Raises:
             InvalidInput: an argument is unusable.
@@ -209,8 +211,9 @@ class TokenStore(TableStore):
             now=int(self.clock()),
             limit=limit + 1,
         )
-        items = [self._record_of(row) for row in rows[:limit]]
-        return Page(items, items[-1].id if len(rows) > limit else None)
+        shown, more = first_page(rows, limit)
+        items = [self._record_of(row) for row in shown]
+        return Page(items, items[-1].id if more else None)
 
     async def edit(
         self,

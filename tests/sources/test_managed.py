@@ -461,3 +461,25 @@ async def end():
 refused = not isinstance(asyncio.run(end()), Authenticated)
 print(sum(accepted), "accepted,", int(refused), "refused")
 """
+
+
+async def test_the_memory_is_bounded_by_what_tokens_hold_too(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Restrictions(all=tuple(f"action-{number:03}" for number in range(50)))
+    size = len(json.dumps(long.to_wire()))
+    monkeypatch.setattr(managed, "CACHE_PERMISSIONS", 3 * size)
+    issued = [await store.issue(f"actor{number}", restrictions=long) for number in range(10)]
+    source = ManagedTokens(store)
+    for _ in range(2):
+        for token in issued:
+            assert isinstance(await check(source, token.token), dict)
+            remembered = [*source._young.values(), *source._old.values()]
+            assert sum(entry.size for entry in remembered) <= 6 * size
+            assert source._size == sum(entry.size for entry in source._young.values())
+    await store.edit(issued[9].record.id, owner="actor9", restrictions=Restrictions())
+    await store.revoke(issued[8].record.id, owner="actor8")
+    for token in issued[7:]:
+        await check(source, token.token)
+    assert source._size == sum(entry.size for entry in source._young.values())
+    assert len(source._young) > 0

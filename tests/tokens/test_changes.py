@@ -24,6 +24,7 @@ from asgi_token_auth import (
 from asgi_token_auth.authentication import Reason
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.signing import SigningSecrets, TokenSigner
+from asgi_token_auth.tokens.changes import MAX_FAMILY
 from asgi_token_auth.tokens.record import MAX_GRACE, MAX_PERMISSIONS, Family
 from tests.support.asgi import SECRET, Clock
 from tests.support.places import Place, only_sqlite, run_sql
@@ -473,3 +474,20 @@ async def test_no_token_gets_more_life_than_the_limit(place: Place, clock: Clock
         old = await issue(unlimited)
         # What is older than the limit goes on as it was, until its expiry is touched.
         assert (await store.edit(old, owner="ann", description="x")).expires_at is None
+
+
+async def test_only_so_many_active_tokens_come_from_one(store: TokenStore, clock: Clock) -> None:
+    first = await issue(store)
+    await issue(store, parent=first, expires_after=100)
+    newest = await issue(store, parent=first)
+    for _ in range(MAX_FAMILY - 3):
+        # A chain and a crowd are one family.
+        newest = await issue(store, parent=newest if newest % 3 else first)
+    before = everything(store)
+    for parent in (first, newest):
+        with pytest.raises(InvalidInput, match="may come from one"):
+            await issue(store, parent=parent)
+    assert everything(store) == before
+    assert await issue(store) > newest
+    clock.now += 100
+    assert await issue(store, parent=first) > newest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from typing import Any
@@ -16,8 +17,8 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.tokens.listing import MAX_LIMIT, MAX_SEARCH
-from asgi_token_auth.tokens.record import Family
+from asgi_token_auth.tokens.listing import MAX_LIMIT, MAX_PAGE_PERMISSIONS, MAX_SEARCH
+from asgi_token_auth.tokens.record import MAX_PERMISSIONS, Family
 from tests.support import postgres
 from tests.support.asgi import Clock
 from tests.support.places import only_sqlite, run_sql
@@ -249,13 +250,42 @@ async def test_the_last_page_of_a_list_has_no_cursor(store: TokenStore) -> None:
     assert len((await store.list(owner="ann", limit=MAX_LIMIT)).items) == 3
 
 
+async def test_a_page_of_long_restrictions_is_shorter_and_the_next_one_goes_on(store: TokenStore) -> None:
+    long = only(*(f"action-{number:04}" for number in range(1_000)))
+    assert 12_000 < len(json.dumps(long.to_wire())) <= MAX_PERMISSIONS
+    ids = [await issue(store, restrictions=long if number % 2 else None) for number in range(40)]
+    seen: list[int] = []
+    cursor = None
+    while True:
+        page = await store.list(owner="ann", cursor=cursor, limit=MAX_LIMIT)
+        held = [len(json.dumps(token.restrictions.to_wire())) for token in page.items if token.restrictions]
+        assert sum(held) <= MAX_PAGE_PERMISSIONS
+        seen += [token.id for token in page.items]
+        if (cursor := page.next_cursor) is None:
+            break
+        assert sum(held) > MAX_PAGE_PERMISSIONS - 2 * MAX_PERMISSIONS
+    assert seen == ids[::-1]
+
+
+async def test_a_row_longer_than_a_page_has_a_page_of_its_own(store: TokenStore) -> None:
+    ids = [await issue(store) for _ in range(3)]
+    longest = "'\"" + "x" * (MAX_PAGE_PERMISSIONS + 1) + "\"'"
+    run_sql(store, f"update {store.table} set permissions = {longest} where id = {ids[1]}")
+    first = await store.list(owner="ann")
+    assert [token.id for token in first.items] == [ids[2]]
+    second = await store.list(owner="ann", cursor=first.next_cursor)
+    assert [(token.id, token.status) for token in second.items] == [(ids[1], "damaged")]
+    third = await store.list(owner="ann", cursor=second.next_cursor)
+    assert ([token.id for token in third.items], third.next_cursor) == ([ids[0]], None)
+
+
 @only_sqlite
 async def test_a_damaged_row_is_listed_beside_the_others(store: TokenStore) -> None:
     changes = [
         "permissions = '{'",
         "permissions = null",
         "permissions = '[1]'",
-        "permissions = '" + "[" * 100_000 + "'",
+        "permissions = '" + "[" * 90_000 + "'",
         "created_timestamp = null, expires_after_seconds = 5",
         "expires_after_seconds = 'abc'",
         "created_timestamp = 9223372036854775807, expires_after_seconds = 9223372036854775807",
