@@ -1,1 +1,1 @@
-"""Databases: where stores keep their rows. One module each; nothing optional is imported here."""
+"""Where stores keep their rows: a folder for each kind of database. Nothing optional is imported here."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_token_auth.databases.placeholders import numbered
+from asgi_token_auth.databases.postgres.placeholders import numbered
 from tests.support import postgres
 
 #: Where a parameter is meant. Every other ":x" is part of a text, a name, a comment or a cast.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from asgi_token_auth.databases.shared_reads import SharedReads
+from asgi_token_auth.databases.postgres.shared_reads import SharedReads
 from asgi_token_auth.errors import StorageError
 
 pytestmark = pytest.mark.anyio

@@ -70,7 +70,7 @@ class PostgresPlace:
 def run_in(database: Database, sql: str, *parameters: object) -> list[Any]:
     """Run one statement, with ``?`` for parameters, on a connection that the database knows nothing of."""
     if isinstance(database, Postgres):
-        return postgres.run(f"{database._dsn}&search_path={database._schema}", sql, *parameters)
+        return postgres.run(f"{database._server._dsn}&search_path={database._schema}", sql, *parameters)
     assert isinstance(database, SQLite)
     connection = sqlite3.connect(database._path, isolation_level=None)
     try:

@@ -169,7 +169,7 @@ def plan(store: TokenStore, sql: str) -> str:
     if isinstance(store.database, SQLite):
         return str(run_sql(store, f"explain query plan {sql}"))
     assert isinstance(store.database, Postgres)
-    dsn = f"{store.database._dsn}&search_path={store.database._schema}&enable_seqscan=off&enable_sort=off"
+    dsn = f"{store.database._server._dsn}&search_path={store.database._schema}&enable_seqscan=off&enable_sort=off"
     return str(postgres.run(dsn, f"explain {sql}"))
 
 

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from asgi_token_auth.databases.postgres.failures import ERRORS
+from asgi_token_auth.databases.postgres.reader import Reader
+from asgi_token_auth.databases.postgres.server import KEPT_PATIENCE, Server, say_goodbye
 from asgi_token_auth.errors import StorageError
 
-if TYPE_CHECKING:
-    from asgi_token_auth.databases.postgres.database import Postgres
-    from asgi_token_auth.databases.postgres.verification import Reader
-
-#: Seconds that a kept connection has for its answer before the rest of a request's time is spent on a new one.
-KEPT_PATIENCE: Final = 0.5
 #: Seconds after which a kept connection is asked whether it still works before it is used.
 _IDLE: Final = 5.0
-#: Seconds that a connection has to say goodbye, in which a statement that nobody waits for is cancelled.
-_GOODBYE: Final = 2.0
 
 
 class Pool:
     """The kept connections of one event loop, and what verifies on it."""
 
-    def __init__(self, database: Postgres, size: int) -> None:
-        self._database = database
+    def __init__(self, server: Server, size: int) -> None:
+        self._server = server
         self._size = size
         self._idle: list[tuple[Any, float]] = []
         self._turn = asyncio.Semaphore(size)
@@ -50,7 +44,7 @@ class Pool:
                 await self._turn.acquire()
         except TimeoutError as error:
             raise StorageError(
-                f"{self._database.name}: all {self._size} connections are busy; raise pool_size if that is usual."
+                f"{self._server.name}: all {self._size} connections are busy; raise pool_size if that is usual."
             ) from error
         try:
             loop = asyncio.get_running_loop()
@@ -62,9 +56,9 @@ class Pool:
                     return connection
                 # What has ended this one has probably ended all of them, and each would cost its time.
                 for other, _ in self._idle:
-                    self._database.let_go(other)
+                    self._server.let_go(other)
                 self._idle.clear()
-            return await self._database.connect()
+            return await self._server.connect()
         except BaseException:
             self._turn.release()
             raise
@@ -78,7 +72,7 @@ class Pool:
         elif keep:
             self._idle.append((connection, asyncio.get_running_loop().time()))
         else:
-            self._database.let_go(connection)
+            self._server.let_go(connection)
             # It may be what lies between, so none of the others is used before it has answered.
             self._idle = [(other, -math.inf) for other, _ in self._idle]
 
@@ -88,13 +82,13 @@ class Pool:
         try:
             async with asyncio.timeout(KEPT_PATIENCE):
                 standby = await connection.fetchval("select pg_catalog.pg_is_in_recovery()")
-            works = not standby or self._database.allow_stale_reads
+            works = not standby or self._server.allow_stale_reads
         except (*ERRORS, TimeoutError):
             pass
         finally:
             # Also when whoever wanted it is gone.
             if not works:
-                self._database.let_go(connection)
+                self._server.let_go(connection)
         return works
 
     async def close(self) -> None:
@@ -112,7 +106,7 @@ class Pool:
             # only for tasks that it knew by then, and the others let go of their connections in new ones.
             await asyncio.sleep(0)
             await self._end()
-            await self._database.goodbyes()
+            await self._server.goodbyes()
 
     async def _end(self) -> None:
         self._ended = True
@@ -123,12 +117,3 @@ class Pool:
         await asyncio.gather(
             *(say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
         )
-
-
-async def say_goodbye(connection: Any) -> None:
-    """End a connection. It fails at nothing."""
-    try:
-        # First asks the server to stop a statement that nobody waits for any more.
-        await connection.close(timeout=_GOODBYE)
-    except Exception:
-        connection.terminate()

@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from asgi_token_auth.databases.forks import watch
-from asgi_token_auth.databases.gin import GinIndex
-from asgi_token_auth.databases.placeholders import numbered
-from asgi_token_auth.databases.postgres.connections import Pool, say_goodbye
-from asgi_token_auth.databases.postgres.dsn import described
-from asgi_token_auth.databases.postgres.failures import ERRORS, is_about_a_value, is_lost, sentence
+from asgi_token_auth.databases.postgres.connections import Pool
+from asgi_token_auth.databases.postgres.failures import ERRORS, is_about_a_value, is_lost
+from asgi_token_auth.databases.postgres.lookup import PostgresLookup
+from asgi_token_auth.databases.postgres.placeholders import numbered
+from asgi_token_auth.databases.postgres.search_index import GinIndex
+from asgi_token_auth.databases.postgres.server import WRITE_PATIENCE, Server
 from asgi_token_auth.databases.postgres.values import plain, typed
-from asgi_token_auth.databases.postgres.verification import PostgresLookup
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import ConfigurationError, StorageError, TokenAuthError, ValueRefused
@@ -29,8 +29,7 @@ T = TypeVar("T")
 
 #: Seconds to wait for one of the kept connections.
 _TURN_PATIENCE: Final = 0.5
-#: Seconds for a write to begin (to connect, and to wait for the writes of others), and for each of its statements.
-_WRITE_PATIENCE: Final = 10
+#: Seconds for each statement of a write.
 _STATEMENT_PATIENCE: Final = 60.0
 #: Seconds that a process may stand still in a transaction, and with it everybody else who writes.
 _STANDSTILL: Final = 4.0
@@ -87,7 +86,9 @@ class Postgres:
         allow_stale_reads: bool = False,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
-        self.name = described(dsn)
+        options = {"statement_cache_size": statement_cache_size, "ssl": ssl}
+        self._server = Server(dsn, options, allow_stale_reads=bool(allow_stale_reads))
+        self.name = self._server.name
         if schema is not None and not re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema):
             raise ConfigurationError(
                 "schema: give the name of a schema, of at most 63 letters, digits and underscores."
@@ -96,14 +97,9 @@ class Postgres:
             raise ConfigurationError("pool_size: give a whole number of connections from 1 to 1,000.")
         if type(statement_cache_size) is not int or statement_cache_size < 0:
             raise ConfigurationError("statement_cache_size: give a whole number, 0 for none.")
-        self._dsn = dsn
         self._schema = schema
         self._pool_size = pool_size
-        self._options: dict[str, Any] = {"statement_cache_size": statement_cache_size, "ssl": ssl}
-        self.allow_stale_reads = bool(allow_stale_reads)
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
-        # Connections that are saying goodbye. asyncio itself keeps tasks only weakly.
-        self._leaving: set[asyncio.Task[None]] = set()
         # Of custom SQL: how the parameters are typed, which the text of a query does not tell.
         self._learned: dict[str, tuple[str, ...]] = {}
         watch(self)
@@ -117,7 +113,7 @@ class Postgres:
 
     async def open(self) -> None:
         """Check that the database can be reached, and that it is not a standby."""
-        async with self._told(_WRITE_PATIENCE), self._kept(checked=True) as connection:
+        async with self._told(WRITE_PATIENCE), self._kept(checked=True) as connection:
             known = self._schema is None or await connection.fetchval(
                 "select true from pg_catalog.pg_namespace where nspname = $1", self._schema
             )
@@ -129,7 +125,7 @@ class Postgres:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.pop(loop, None)) is not None:
             await pool.close()
-        await self.goodbyes()
+        await self._server.goodbyes()
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
         """Run one reading statement on a kept connection.
@@ -176,25 +172,25 @@ class Postgres:
         await asyncio.shield(asyncio.ensure_future(self._run_many(sql, parameters)))
 
     async def _run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        async with self._told(_STATEMENT_PATIENCE), self._kept(checked=True, turn=_WRITE_PATIENCE) as connection:
+        async with self._told(_STATEMENT_PATIENCE), self._kept(checked=True, turn=WRITE_PATIENCE) as connection:
             await _many(connection, sql, parameters)
 
     async def _transaction(self, steps: Steps[T]) -> T:
         try:
             # One of them at a time: those that only wait for the lock must not take the readers' connections.
-            async with self._writing(), self._kept(checked=True, turn=_WRITE_PATIENCE) as connection:
-                async with self._told(_WRITE_PATIENCE):
+            async with self._writing(), self._kept(checked=True, turn=WRITE_PATIENCE) as connection:
+                async with self._told(WRITE_PATIENCE):
                     number = await self._begin(connection)
                 try:
                     result = await drive(steps, partial(self._run, connection))
                 except TokenAuthError as error:
                     if not isinstance(error, StorageError):
                         # The store's own refusal; nothing is wrong with the connection.
-                        async with self._told(_WRITE_PATIENCE):
+                        async with self._told(WRITE_PATIENCE):
                             await connection.execute("rollback")
                     raise
                 try:
-                    async with self._told(_WRITE_PATIENCE):
+                    async with self._told(WRITE_PATIENCE):
                         await connection.execute("commit")
                 except StorageError as error:
                     raise _CommitLost(number, result) from error
@@ -208,7 +204,7 @@ class Postgres:
     @contextlib.asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
         lock = self.pool().writing
-        async with self._told(_WRITE_PATIENCE):
+        async with self._told(WRITE_PATIENCE):
             await lock.acquire()
         try:
             yield
@@ -220,7 +216,7 @@ class Postgres:
         # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server. In
         # any other isolation, which a role may have by default, all is read as it was before the lock was waited for.
         await connection.execute(
-            f"begin isolation level read committed; set local lock_timeout = '{_WRITE_PATIENCE - 2}s'; "
+            f"begin isolation level read committed; set local lock_timeout = '{WRITE_PATIENCE - 2}s'; "
             f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
             "select set_config('synchronous_commit', 'on', true) "
             "where current_setting('synchronous_commit') in ('off', 'local')"
@@ -257,7 +253,7 @@ class Postgres:
             cause = None if lost.__cause__ is None else lost.__cause__.__cause__
             if isinstance(cause, asyncpg.PostgresError) and not is_lost(cause):
                 # A constraint that is checked only now, for example: the server's own answer says more.
-                raise self.failure(cause) from cause
+                raise self._server.failure(cause) from cause
             raise StorageError(f"{self.name}: the connection was lost; nothing was changed.") from lost.__cause__
         if status != "committed":
             raise StorageError(
@@ -267,7 +263,7 @@ class Postgres:
 
     def lookup(self, table: str, columns: str) -> PostgresLookup:
         """A kept query for one row, shared by the requests of an event loop."""
-        return PostgresLookup(self, table, columns)
+        return PostgresLookup(self._server, self.pool, table, columns)
 
     async def _fetched(self, connection: Any, text: str, values: list[Any]) -> list[Any]:
         try:
@@ -300,14 +296,14 @@ class Postgres:
             for ended in [other for other in list(self._pools) if other.is_closed()]:
                 # Nothing can be said to the server any more; Python closes the sockets.
                 self._pools.pop(ended, None)
-            pool = self._pools[loop] = Pool(self, self._pool_size)
+            pool = self._pools[loop] = Pool(self._server, self._pool_size)
         return pool
 
     @contextlib.asynccontextmanager
     async def _kept(self, *, checked: bool = False, turn: float = _TURN_PATIENCE) -> AsyncIterator[Any]:
         """One of the kept connections. It is ended if anything but a refusal comes out of its use."""
         pool = self.pool()
-        async with self._told(_WRITE_PATIENCE):
+        async with self._told(WRITE_PATIENCE):
             connection = await pool.take(checked=checked, turn=turn)
         sound = False
         try:
@@ -330,62 +326,16 @@ class Postgres:
         except TimeoutError as error:
             raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
         except ERRORS as error:
-            raise self.failure(error) from error
-
-    async def connect(self) -> Any:
-        """A new connection, to a server that may be asked."""
-        try:
-            connection = await asyncpg.connect(
-                self._dsn,
-                timeout=_WRITE_PATIENCE,
-                server_settings={"application_name": "asgi-token-auth"},
-                **self._options,
-            )
-        except ValueError as error:
-            if isinstance(error, ERRORS):
-                raise
-            # A part of the DSN that asyncpg cannot read; its words may quote it.
-            raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from None
-        try:
-            if not self.allow_stale_reads and await connection.fetchval("select pg_catalog.pg_is_in_recovery()"):
-                raise self.is_standby()
-        except BaseException:
-            self.let_go(connection)
-            raise
-        return connection
-
-    def is_standby(self) -> StorageError:
-        """What to say of a server that is not the primary."""
-        return StorageError(
-            f"{self.name}: it is a standby, which may not know of the latest revocation; connect to the primary "
-            "(target_session_attrs=primary in the DSN finds it), or set allow_stale_reads."
-        )
-
-    def let_go(self, connection: Any) -> None:
-        """End a connection without waiting for it."""
-        task = asyncio.get_running_loop().create_task(say_goodbye(connection))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    async def goodbyes(self) -> None:
-        """Wait until the connections that were let go have ended."""
-        loop = asyncio.get_running_loop()
-        if leaving := [task for task in self._leaving if task.get_loop() is loop]:
-            await asyncio.wait(leaving)
+            raise self._server.failure(error) from error
 
     def leave_to_parent(self) -> list[object]:
         """In a forked child: the parent's sessions are not to be used, and not to be ended."""
-        held: list[object] = [*self._pools.values(), *self._leaving]
+        held: list[object] = [*self._pools.values(), *self._server.leave_to_parent()]
         for pool in self._pools.values():
             for reader in pool.readers.values():
                 reader.ended = True
         self._pools = {}
-        self._leaving = set()
         return held
-
-    def failure(self, error: BaseException) -> StorageError:
-        """``error`` in a sentence that says what to do, and holds nothing that came from a client."""
-        return StorageError(f"{self.name}: {sentence(error)}")
 
 
 class _CommitLost(Exception):
