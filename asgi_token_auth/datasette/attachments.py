@@ -13,7 +13,7 @@ from asgi_token_auth.config.databases import database_by_dsn
 from asgi_token_auth.databases.address import is_dsn
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.databases.trigrams import index_tables
+from asgi_token_auth.databases.sqlite.search_index import index_tables
 from asgi_token_auth.datasette.databases import AttachedDatabase, attached_file
 from asgi_token_auth.datasette.startup import ensure_started
 from asgi_token_auth.datasette.version import IS_1_0

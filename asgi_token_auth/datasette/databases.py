@@ -15,7 +15,8 @@ from datasette.utils import sqlite_timelimit
 
 from asgi_token_auth.databases.protocol import Database, Dialect, Found, Parameters, Result, Steps
 from asgi_token_auth.databases.rows import answer
-from asgi_token_auth.databases.sqlite import DIALECT, SQLite, described, repeated, run_here
+from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.databases.sqlite.database import DIALECT, described, repeated, run_here
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError

@@ -183,10 +183,10 @@ def test_ten_thousand_tokens_are_imported_and_all_verify(terminal: Terminal) -> 
 DYING = """
 import os, signal, sys
 from collections.abc import Mapping
-from asgi_token_auth.databases import sqlite
+from asgi_token_auth.databases.sqlite import database
 from asgi_token_auth.cli import main
 
-last, drive = int(sys.argv.pop(1)), sqlite.drive
+last, drive = int(sys.argv.pop(1)), database.drive
 
 async def dying(steps, run):
     count = 0
@@ -210,7 +210,7 @@ async def dying(steps, run):
 
     return await drive(counted(), run)
 
-sqlite.drive = dying
+database.drive = dying
 main()
 """
 

@@ -129,15 +129,15 @@ def test_ctrl_c_during_a_change_waits_for_it(terminal: Terminal) -> None:
     script = """
 import os, signal
 from asgi_token_auth.cli import main
-from asgi_token_auth.databases import sqlite
+from asgi_token_auth.databases.sqlite import database
 
-drive = sqlite.drive
+drive = database.drive
 
 async def interrupted(steps, run):
     os.kill(os.getpid(), signal.SIGINT)
     return await drive(steps, run)
 
-sqlite.drive = interrupted
+database.drive = interrupted
 main()
 """
     for arguments, told in (

@@ -21,8 +21,10 @@ import aiosqlite
 import pytest
 
 from asgi_token_auth import ConfigurationError, ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
-from asgi_token_auth.databases import sqlite
-from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.databases.sqlite import SQLite, connections
+from asgi_token_auth.databases.sqlite import database as databases
+from asgi_token_auth.databases.sqlite import file as files
+from asgi_token_auth.databases.sqlite import lookup as lookups
 from tests.support import ROOT
 from tests.support.asgi import SECRET, App, ask, bearer, http, status_of
 
@@ -247,7 +249,7 @@ async def test_two_threads_that_find_the_same_ended_loop_both_go_on(database: SQ
             return True
 
     ended: Any = Ended()
-    database._pools[ended] = sqlite._Pool(database)
+    database._pools[ended] = connections.ReaderPool(database._file)
     assert (await database.query("select 1", {})).rows == [(1,)]
 
 
@@ -342,7 +344,7 @@ async def test_trap_3_a_change_is_seen_after_every_kind_of_checkpoint(path: Path
 async def test_trap_4_a_replaced_file_is_seen_within_a_tenth_of_a_second(
     path: Path, database: SQLite, tmp_path: Path
 ) -> None:
-    assert sqlite._SAME_FILE_INTERVAL <= 0.1
+    assert lookups._SAME_FILE_INTERVAL <= 0.1
     lookup = database.lookup("t", ROW)
     version, _, _ = await lookup.fetch(1)
     await database.query("select 1", {})
@@ -477,7 +479,7 @@ async def test_trap_9_readers_of_wal_wait_for_nobody(path: Path, database: SQLit
 async def test_trap_9_an_exclusive_lock_is_waited_for_and_then_503_and_answers_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_LOOKUP_PATIENCE", 0.2)
+    monkeypatch.setattr(lookups, "LOOKUP_PATIENCE", 0.2)
     path = tmp_path / "t.db"
     async with TokenStore(SQLite(path, journal_mode=None), secret=SECRET) as store:
         issued = await store.issue("ann")
@@ -559,9 +561,9 @@ async def test_trap_10_a_file_that_can_only_be_read_authenticates_or_fails_close
 
 
 async def test_trap_10_a_lookup_never_opens_a_file_as_immutable_nor_read_only(path: Path, database: SQLite) -> None:
-    connection = database.connect_here()
+    connection = database._file.connect_here()
     try:
-        assert "immutable" not in database._uri("rw")
+        assert "immutable" not in database._file._uri("rw")
         assert connection.execute("pragma query_only").fetchall() == [(1,)]
         with pytest.raises(sqlite3.OperationalError):
             connection.execute("update t set word = 'x'")
@@ -779,7 +781,7 @@ async def test_a_database_that_may_not_grow_says_that_the_disk_is_full(database:
 async def test_a_writer_that_is_locked_out_says_that_it_may_try_again(
     path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_WRITE_PATIENCE", 0.05)
+    monkeypatch.setattr(databases, "WRITE_PATIENCE", 0.05)
 
     def steps() -> Any:
         yield "update t set word = 'x'", {}
@@ -863,16 +865,16 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 async def test_what_was_overwritten_is_not_in_the_file_any_more(
     path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = sqlite._opened
+    opened = files._opened
 
     async def opened_as_some_are_built(connection: Any) -> Any:
         await opened(connection)
         await connection.execute_fetchall("pragma secure_delete = off")
         return connection
 
-    monkeypatch.setattr(sqlite, "_opened", opened_as_some_are_built)
-    await database.transaction(sqlite.repeated("insert into t values (2, :word)", [{"word": "needle" * 2_000}]))
-    await database.transaction(sqlite.repeated("update t set word = :word where id = 2", [{"word": ""}]))
+    monkeypatch.setattr(files, "_opened", opened_as_some_are_built)
+    await database.transaction(databases.repeated("insert into t values (2, :word)", [{"word": "needle" * 2_000}]))
+    await database.transaction(databases.repeated("update t set word = :word where id = 2", [{"word": ""}]))
     await database.close()
     sql(path, "pragma wal_checkpoint(truncate)")
     assert b"needle" not in path.read_bytes()

@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_token_auth import ANY_OWNER, StorageError, TokenStore
-from asgi_token_auth.databases import trigrams
 from asgi_token_auth.databases.protocol import ReadingSteps, Steps
-from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.databases.sqlite import SQLite, search_index
 from asgi_token_auth.storage.values import is_text
 from asgi_token_auth.tokens.record import AnyOwner
 from tests.support.asgi import SECRET, Clock
@@ -114,9 +113,9 @@ async def store(tmp_path: Path, anyio_backend: str) -> AsyncIterator[TokenStore]
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes tables of a test's size large enough for the index to be asked."""
-    monkeypatch.setattr(trigrams, "_FEW", 2)
-    monkeypatch.setattr(trigrams, "_SOME", 12)
-    monkeypatch.setattr(trigrams, "_NEWEST", 4)
+    monkeypatch.setattr(search_index, "_FEW", 2)
+    monkeypatch.setattr(search_index, "_SOME", 12)
+    monkeypatch.setattr(search_index, "_NEWEST", 4)
 
 
 def run_sql(path: Path, sql: str, *parameters: object) -> list[Any]:
@@ -259,7 +258,7 @@ async def test_the_encoding_of_the_file_makes_no_difference(tmp_path: Path, few:
     [("a", "b"), ("xq", "xr"), ("\ud7ff", "\ue000"), ("a\U0010ffff", "b"), ("\U0010ffff\U0010ffff", None)],
 )
 def test_what_begins_with_a_text_ends_before_the_next_one(beginning: str, end: str | None) -> None:
-    assert trigrams._after(beginning) == end
+    assert search_index._after(beginning) == end
 
 
 def test_every_character_is_looked_for_where_the_tokenizer_puts_it() -> None:
@@ -271,7 +270,7 @@ def test_every_character_is_looked_for_where_the_tokenizer_puts_it() -> None:
     found = dict(connection.execute("select doc, term from terms"))
     connection.close()
     assert sorted(found) == every
-    wrong = [code for code, term in found.items() if term[0] not in trigrams._folded(chr(code))]
+    wrong = [code for code, term in found.items() if term[0] not in search_index._folded(chr(code))]
     # LIKE takes a letter of ASCII in the other case for the same, and no other character for another one.
     assert wrong == []
     assert [code for code in range(0x41, 0x5B) if found[code] != found[code + 32]] == []
@@ -438,8 +437,8 @@ async def test_without_fts5_there_is_no_index_and_what_needs_one_is_taken_away(
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(trigrams, "_CAN", "select 1 where 0")
-        patched.setattr(trigrams.TrigramIndex, "is_whole", cannot)
+        patched.setattr(search_index, "_CAN", "select 1 where 0")
+        patched.setattr(search_index.TrigramIndex, "is_whole", cannot)
         for _ in range(2):
             async with store:
                 assert not store._search._usable

@@ -12,7 +12,7 @@ from datasette.database import Database
 from datasette.plugins import pm
 
 from asgi_token_auth import ANY_OWNER
-from asgi_token_auth.databases import trigrams
+from asgi_token_auth.databases.sqlite import search_index
 from asgi_token_auth.datasette import hooks as plugin
 from asgi_token_auth.datasette import token_store
 from tests.support.sites import (
@@ -271,8 +271,8 @@ async def test_the_same_file_under_another_name_is_protected_too(tmp_path: Path)
 async def test_searches_have_their_index_in_every_database_of_datasettes(
     kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trigrams, "_FEW", 1)
-    monkeypatch.setattr(trigrams, "_NEWEST", 1)
+    monkeypatch.setattr(search_index, "_FEW", 1)
+    monkeypatch.setattr(search_index, "_NEWEST", 1)
     datasette = make(demo_files(tmp_path))
     if kept == "in memory":
         datasette.add_database(Database(datasette, memory_name="tokens_of_the_search_test"), name="memory")

@@ -72,7 +72,7 @@ def run_in(database: Database, sql: str, *parameters: object) -> list[Any]:
     if isinstance(database, Postgres):
         return postgres.run(f"{database._server._dsn}&search_path={database._schema}", sql, *parameters)
     assert isinstance(database, SQLite)
-    connection = sqlite3.connect(database._path, isolation_level=None)
+    connection = sqlite3.connect(database.path, isolation_level=None)
     try:
         return connection.execute(sql, parameters).fetchall()
     finally:

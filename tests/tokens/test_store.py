@@ -56,7 +56,7 @@ async def test_the_text_is_shown_once_and_kept_nowhere(store: TokenStore) -> Non
     assert issued.token not in repr(issued)
     kept = str(run_sql(store, f"select * from {store.table}"))
     if isinstance(store.database, SQLite):
-        kept += "".join(file.read_bytes().decode("latin-1") for file in store.database._path.parent.iterdir())
+        kept += "".join(file.read_bytes().decode("latin-1") for file in store.database.path.parent.iterdir())
     assert issued.token not in kept
     assert nonce[1] not in kept
 

@@ -1,0 +1,221 @@
+"""A SQLite file as the stores use it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import aiosqlite
+
+from asgi_token_auth.databases.forks import watch
+from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.sqlite.connections import ReaderPool
+from asgi_token_auth.databases.sqlite.failures import ERRORS, is_read_only
+from asgi_token_auth.databases.sqlite.file import WRITE_PATIENCE, File, close_connection, switch_to_wal
+from asgi_token_auth.databases.sqlite.lookup import SQLiteLookup
+from asgi_token_auth.databases.sqlite.search_index import TrigramIndex
+from asgi_token_auth.databases.steps import drive
+from asgi_token_auth.errors import ConfigurationError, StorageError
+
+T = TypeVar("T")
+
+DIALECT: Final = Dialect(
+    identity="integer primary key",
+    integer="integer",
+    blob="blob",
+    table_columns="select name from pragma_table_info(:table)",
+    like="like",
+    text_index=TrigramIndex(),
+    indexes_uses=True,
+)
+
+
+class SQLite:
+    """A SQLite file.
+
+    Args:
+        path: the file. It is created when it is opened and missing, unless ``create`` is false; never again
+            after that, so that a deleted file is noticed instead of being replaced by an empty one.
+        journal_mode: ``"wal"`` switches the file to WAL when a store first writes to it, so that readers and
+            writers do not wait for each other. ``None`` keeps the mode that the file has.
+        create: whether a missing file may be created.
+    """
+
+    dialect = DIALECT
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", create: bool = True
+    ) -> None:
+        if not Path(path).name or str(path) == ":memory:":
+            raise ConfigurationError("SQLite: give the path of a file; a database in memory is lost with its process.")
+        self._file = File(Path(path).absolute())
+        self.name = self._file.name
+        self._journal_mode = journal_mode
+        self._create = create
+        self._pools: dict[asyncio.AbstractEventLoop, ReaderPool] = {}
+        self._lookups: list[SQLiteLookup] = []
+        self._writing = 0
+        watch(self)
+
+    def __repr__(self) -> str:
+        return f"SQLite({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    def for_reading(self) -> SQLite:
+        """The same file, never created and with its journal mode left alone."""
+        return SQLite(self.path, journal_mode=None, create=False)
+
+    async def open(self) -> None:
+        """Create the file if that is allowed, set its journal mode and check that it is a database."""
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise StorageError(f"SQLite 3.35 or newer is needed; Python was built with {sqlite3.sqlite_version}.")
+        connection = await self._file.connect("rwc" if self._create else "rw", timeout=WRITE_PATIENCE)
+        try:
+            if self._journal_mode == "wal":
+                await switch_to_wal(connection)
+            await connection.execute_fetchall("select count(*) from sqlite_master")
+        except sqlite3.Error as error:
+            if not is_read_only(error):
+                raise self._file.failure(error) from error
+        finally:
+            await close_connection(connection)
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        loop = asyncio.get_running_loop()
+        if (pool := self._pools.pop(loop, None)) is not None:
+            pool.retire()
+        for lookup in self._lookups:
+            lookup.close()
+        await self._file.goodbyes()
+
+    async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
+        """Run one reading statement on a kept connection that cannot write."""
+        self._file.check_process()
+        pool = self._current_pool()
+        try:
+            async with asyncio.timeout(timeout):
+                kept = await pool.take()
+                try:
+                    cursor = await kept.connection.execute(sql, parameters)
+                    rows = [tuple(row) for row in await cursor.fetchall()]
+                    columns = tuple(column[0] for column in cursor.description or ())
+                    await cursor.close()
+                except BaseException:
+                    # Its thread may still be at work on the statement, so nobody else may have it.
+                    pool.drop(kept)
+                    raise
+                pool.give_back(kept)
+        except TimeoutError as error:
+            raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
+        except ERRORS as error:
+            raise self._file.failure(error) from error
+        return Result(columns, rows)
+
+    async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
+        """The names of the columns that a SELECT returns."""
+        return (await self.query(*described(sql, parameters), timeout=timeout)).columns
+
+    async def transaction(self, steps: Steps[T]) -> T:
+        """Run ``steps`` between BEGIN IMMEDIATE and COMMIT.
+
+        It runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing half done.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._transaction(steps)))
+
+    async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
+        """Run one writing statement with each of ``parameters``, all of them or none."""
+        await self.transaction(repeated(sql, parameters))
+
+    async def _transaction(self, steps: Steps[T]) -> T:
+        connection = await self._file.connect("rw", timeout=WRITE_PATIENCE)
+        self._writing += 1
+        try:
+            # FULL: what was acknowledged survives a power cut, in WAL too.
+            await connection.execute_fetchall("pragma synchronous = full")
+            # What was deleted shall not stay behind in the file. Not every SQLite is built to do so by itself.
+            await connection.execute_fetchall("pragma secure_delete = on")
+            await connection.execute_fetchall("begin immediate")
+            try:
+                result = await drive(steps, partial(_run, connection))
+            except BaseException:
+                # A full disk makes SQLite roll back by itself.
+                if connection.in_transaction:
+                    await connection.execute_fetchall("rollback")
+                raise
+            await connection.execute_fetchall("commit")
+            return result
+        except ERRORS as error:
+            raise self._file.failure(error) from error
+        finally:
+            self._writing -= 1
+            steps.close()
+            await close_connection(connection)
+
+    def qualified(self, table: str) -> str:
+        """The name of ``table`` as statements must say it."""
+        return table
+
+    def lookup(self, table: str, columns: str) -> SQLiteLookup:
+        """A kept query for one row, run on the event loop's thread."""
+        lookup = SQLiteLookup(self._file, f"select {columns} from {table} where id = :id")
+        self._lookups.append(lookup)
+        return lookup
+
+    def leave_to_parent(self) -> list[object]:
+        """In a forked child: refuse from now on if the file was open, and hand over what was.
+
+        Locks do not pass to the child, and SQLite there believes that they do, so answers would be stale on
+        the parent's connections and on new ones.
+        """
+        inherited: list[object] = [held for lookup in self._lookups for held in lookup.leave()]
+        inherited.extend(self._pools.values())
+        if inherited or self._writing:
+            self._file.leave_to_parent()
+        self._pools = {}
+        return inherited
+
+    def _current_pool(self) -> ReaderPool:
+        loop = asyncio.get_running_loop()
+        if (pool := self._pools.get(loop)) is None:
+            for ended in [other for other in list(self._pools) if other.is_closed()]:
+                # Another thread may have found it too.
+                if (found := self._pools.pop(ended, None)) is not None:
+                    found.retire()
+            pool = self._pools[loop] = ReaderPool(self._file)
+        return pool
+
+
+async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
+    if isinstance(parameters, Mapping):
+        return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
+    await (await connection.executemany(sql, parameters)).close()
+    return []
+
+
+def repeated(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:
+    """A transaction of one statement, run with each of ``parameters``."""
+    yield sql, parameters
+
+
+def described(sql: str, parameters: Parameters) -> tuple[str, Parameters]:
+    """A statement that has the columns of ``sql`` and no rows, and is an error where ``sql`` is not one SELECT."""
+    # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
+    return f"select * from (\n{sql}\n) as checked limit 0", parameters
+
+
+def run_here(connection: sqlite3.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
+    """Run one statement of a transaction on ``connection`` in the calling thread."""
+    if isinstance(parameters, Mapping):
+        return [tuple(row) for row in connection.execute(sql, parameters).fetchall()]
+    connection.executemany(sql, parameters)
+    return []

@@ -1,0 +1,164 @@
+"""A SQLite file: how connections to it are opened and closed, and how it is told from another one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import aiosqlite
+
+from asgi_token_auth.databases.sqlite.failures import is_busy, sentence
+from asgi_token_auth.errors import StorageError
+
+#: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
+LOOKUP_PATIENCE: Final = 1.0
+LOOKUP_PAUSE: Final = 0.0005
+#: The same for whoever writes.
+WRITE_PATIENCE: Final = 10.0
+
+
+class File:
+    """The file under a path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = f"SQLite file {path}"
+        self._ending: set[asyncio.Future[Any]] = set()
+
+    async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
+        """A connection with a thread of its own, which waits ``timeout`` seconds for the locks of others."""
+        self.check_process()
+        connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
+        # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
+        connection._thread.daemon = True
+        opening = asyncio.ensure_future(_opened(connection))
+        try:
+            await asyncio.shield(opening)
+            connection.text_factory = _text
+        except asyncio.CancelledError:
+            # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
+            with contextlib.suppress(asyncio.CancelledError):
+                await _reported([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                await close_connection(connection)
+            raise
+        except sqlite3.Error as error:
+            # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
+            connection._thread.join(LOOKUP_PATIENCE)
+            raise self.failure(error) from error
+        return connection
+
+    def connect_here(self) -> sqlite3.Connection:
+        """A connection for the calling thread that never writes and never waits."""
+        self.check_process()
+        try:
+            connection = sqlite3.connect(
+                self._uri("rw"), uri=True, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self.failure(error) from error
+        # rw, so that the journal of a crashed writer can be rolled back; query_only, so that nothing is written.
+        connection.execute("pragma query_only = 1").fetchall()
+        return connection
+
+    def identity(self) -> tuple[int, int]:
+        """What tells this file from another one under the same path."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise StorageError(f"{self.name} is gone.") from error
+        return status.st_dev, status.st_ino
+
+    def check_process(self) -> None:
+        """Raise StorageError in a child of the process that had the file open."""
+        if self.path in _inherited_files:
+            raise StorageError(
+                f"{self.name} was opened before this process was forked: open databases in the worker, not before."
+            )
+
+    def _uri(self, mode: str) -> str:
+        return f"file:{quote(str(self.path))}?mode={mode}"
+
+    def failure(self, error: Exception) -> StorageError:
+        """``error`` in a sentence that says what to do."""
+        return StorageError(f"{self.name}: {sentence(error)}")
+
+    def let_go(self, connection: aiosqlite.Connection) -> None:
+        """Have a connection closed by its thread, without waiting for what it is doing."""
+        if (future := connection.stop()) is not None:
+            self._ending.add(future)
+            future.add_done_callback(self._ending.discard)
+
+    async def goodbyes(self) -> None:
+        """Wait until the threads of the connections that were let go have ended."""
+        loop = asyncio.get_running_loop()
+        ending = [future for future in self._ending if future.get_loop() is loop]
+        self._ending.clear()
+        await _reported(ending, timeout=LOOKUP_PATIENCE)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse from now on."""
+        _inherited_files.add(self.path)
+
+
+async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+    return await connection
+
+
+async def close_connection(connection: aiosqlite.Connection) -> None:
+    """Close ``connection`` and wait for its thread."""
+    if (future := connection.stop()) is not None:
+        await _reported([future])
+        future.result()
+
+
+async def _reported(threads: Sequence[asyncio.Future[Any]], *, timeout: float | None = None) -> None:
+    """Wait until all these threads have reported, and only then give way to a cancellation.
+
+    A thread that reports to an event loop that has ended dies with a traceback.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := [thread for thread in threads if not thread.done()]:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        try:
+            await asyncio.wait(waiting, timeout=left)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+async def switch_to_wal(connection: aiosqlite.Connection) -> None:
+    """Set the journal mode of the file, which stays."""
+    deadline = time.monotonic() + WRITE_PATIENCE
+    pause = LOOKUP_PAUSE
+    while True:
+        try:
+            await connection.execute_fetchall("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            # Two processes that switch at once could wait for each other, so SQLite does not wait at all here.
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _text(stored: bytes) -> str | bytes:
+    """Text, or the bytes of what is not: one damaged value must not make the rows around it unreadable."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
+
+
+_inherited_files: set[Path] = set()
