@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Row: TypeAlias = tuple[Any, ...]
-#: What a lookup answers: the version before the row was read; the row, ``None`` if there is none; and what it looks
-#: like, which is the same for the same row only.
+#: What a lookup answers: the version before the row was read; the row, ``None`` if there is none; and its
+#: fingerprint, which is the same for the same row only. A bare tuple: a named one takes ten times as long to make.
 Found: TypeAlias = tuple[object | None, Row | None, bytes]
 Parameters: TypeAlias = Mapping[str, Any]
 #: A statement and its parameters; or a list of them, to run it once with each, which returns no rows.
@@ -68,7 +68,7 @@ class TextIndex(Protocol):
         """Make the index, or make it anew; do nothing where the database cannot have one."""
         ...
 
-    def is_whole(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
+    def is_complete(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
         """Whether ``find()`` may rely on the index. Only reads; a damaged index may make it fail."""
         ...
 
@@ -162,5 +162,5 @@ class Database(Protocol):
         ...
 
     def lookup(self, table: str, columns: str) -> Lookup:
-        """A kept query for ``columns``, of which ``id`` is the first, of one row of ``table``."""
+        """A reusable query for ``columns``, of which ``id`` is the first, of one row of ``table``."""
         ...

@@ -1,4 +1,4 @@
-"""What a lookup answers: a row, and in few bytes what it looks like."""
+"""What a lookup answers: a row, and its fingerprint in few bytes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _LONG: Final = 256
 
 def answer(version: object | None, row: Row | None) -> Found:
     """The answer of a lookup that read ``version`` and then ``row``."""
-    return version, row, b"" if row is None else _look(row)
+    return version, row, b"" if row is None else _fingerprint(row)
 
 
-def _look(row: Row) -> bytes:
+def _fingerprint(row: Row) -> bytes:
     try:
         # marshal writes values and types and nothing else; its version 2 writes equal values alike.
         written = marshal.dumps(tuple(row), 2)
     except ValueError:
-        # A type that no column of ours has. Such a row looks like none, itself included, and is judged each time.
+        # A type that no column of ours has. Such a row never has the same fingerprint, so it is judged each time.
         return os.urandom(16)
     # Long restrictions would be remembered twice. No row is written in as few bytes as the digest has.
     return written if len(written) <= _LONG else hashlib.blake2b(written, digest_size=16).digest()

@@ -16,7 +16,7 @@ from datasette.utils import sqlite_timelimit
 from asgi_token_auth.databases.protocol import Database, Dialect, Found, Parameters, Result, Steps
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.databases.sqlite.database import DIALECT, described, repeated, run_here
+from asgi_token_auth.databases.sqlite.database import DIALECT, columns_statement, run_here, run_many_steps
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
@@ -112,7 +112,7 @@ class AttachedDatabase:
 
     async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
         """The names of the columns that a SELECT returns."""
-        return (await self.query(*described(sql, parameters), timeout=timeout)).columns
+        return (await self.query(*columns_statement(sql, parameters), timeout=timeout)).columns
 
     async def transaction(self, steps: Steps[T]) -> T:
         """Run ``steps`` on Datasette's writing connection."""
@@ -127,7 +127,7 @@ class AttachedDatabase:
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run one writing statement with each of ``parameters``, all of them or none."""
-        await self.transaction(repeated(sql, parameters))
+        await self.transaction(run_many_steps(sql, parameters))
 
     def qualified(self, table: str) -> str:
         """The name of ``table`` as statements must say it."""

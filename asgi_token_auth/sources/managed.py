@@ -30,16 +30,16 @@ class _Entry:
     Another row makes another entry, so that one that is being used by two threads is never half changed.
     """
 
-    __slots__ = ("digest", "look", "noted", "outcome", "size", "token_id", "until", "version")
+    __slots__ = ("digest", "fingerprint", "noted", "outcome", "size", "token_id", "until", "version")
 
     def __init__(
-        self, token_id: int, digest: bytes, look: bytes, outcome: Authenticated, until: float, size: int
+        self, token_id: int, digest: bytes, fingerprint: bytes, outcome: Authenticated, until: float, size: int
     ) -> None:
         self.token_id = token_id
         #: Of the nonce; empty for a token of datasette-auth-tokens, which has none.
         self.digest = digest
-        #: What the row looked like, in less memory than the row.
-        self.look = look
+        #: Of the row, in less memory than the row.
+        self.fingerprint = fingerprint
         self.outcome = outcome
         self.until = until
         #: Characters of its restrictions.
@@ -91,8 +91,8 @@ class ManagedTokens:
             if not self.store.ready:
                 await self.store.ensure_ready()
             found = await self._lookup.fetch(entry.token_id)
-            version, _, look = found
-            if look != entry.look:
+            version, _, fingerprint = found
+            if fingerprint != entry.fingerprint:
                 return self._decide(credential, entry.token_id, entry.digest, found, entry.noted)
             entry.version = version
         now = self.store.clock()
@@ -135,7 +135,7 @@ class ManagedTokens:
 
     def _judge(self, credential: Credential, digest: bytes, found: Found, now: float) -> _Entry | Reason:
         """What to remember of a good token, or why it is refused."""
-        _, values, look = found
+        _, values, fingerprint = found
         if values is None:
             return Reason.UNKNOWN_TOKEN
         row = StoredToken(*values)
@@ -168,7 +168,7 @@ class ManagedTokens:
             recheck=Recheck(self, credential),
         )
         # row.id, and not the id that was read from the token: one object for the memory of both.
-        return _Entry(row.id, digest, look, outcome, until, len(str(row.permissions)))
+        return _Entry(row.id, digest, fingerprint, outcome, until, len(str(row.permissions)))
 
     def _note(self, entry: _Entry, now: float, address: str | None) -> None:
         entry.noted = now

@@ -69,7 +69,7 @@ class TextSearch:
         if self._index is None:
             return False
         try:
-            return await self._read(self._index.is_whole(self._table, self._columns))
+            return await self._read(self._index.is_complete(self._table, self._columns))
         except StorageError:
             return False
 

@@ -483,8 +483,8 @@ async def test_what_became_of_a_commit_without_an_answer_is_found_out(
             await soon(store.issue("ann", description="not committed"))
         assert [token.description for token in (await store.list(owner="ann")).items] == ["committed"]
 
-        monkeypatch.setattr("asgi_token_auth.databases.postgres.database._COMMIT_PATIENCE", 0.3)
-        monkeypatch.setattr("asgi_token_auth.databases.postgres.database.WRITE_PATIENCE", 2.5)
+        monkeypatch.setattr("asgi_token_auth.databases.postgres.database._COMMIT_TIMEOUT", 0.3)
+        monkeypatch.setattr("asgi_token_auth.databases.postgres.database.WRITE_TIMEOUT", 2.5)
         proxy.waits_for, proxy.then = COMMIT, never_and_stay_away
         with pytest.raises(StorageError, match="nobody knows whether the change was made; look before you try again"):
             await soon(store.revoke(issued.record.id, owner="ann"))

@@ -367,7 +367,7 @@ async def test_trap_4_a_replaced_file_is_seen_within_a_tenth_of_a_second(
 async def test_trap_4_a_connection_that_was_out_when_the_file_was_replaced_is_not_used_again(
     path: Path, database: SQLite, tmp_path: Path
 ) -> None:
-    pool = database._current_pool()
+    pool = database._pool()
     out = await pool.take()
     sql(tmp_path / "new.db", "create table t (id, word)", "insert into t values (1, 'new')")
     (tmp_path / "new.db").replace(path)
@@ -479,7 +479,7 @@ async def test_trap_9_readers_of_wal_wait_for_nobody(path: Path, database: SQLit
 async def test_trap_9_an_exclusive_lock_is_waited_for_and_then_503_and_answers_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookups, "LOOKUP_PATIENCE", 0.2)
+    monkeypatch.setattr(lookups, "LOOKUP_TIMEOUT", 0.2)
     path = tmp_path / "t.db"
     async with TokenStore(SQLite(path, journal_mode=None), secret=SECRET) as store:
         issued = await store.issue("ann")
@@ -781,7 +781,7 @@ async def test_a_database_that_may_not_grow_says_that_the_disk_is_full(database:
 async def test_a_writer_that_is_locked_out_says_that_it_may_try_again(
     path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "WRITE_PATIENCE", 0.05)
+    monkeypatch.setattr(databases, "WRITE_TIMEOUT", 0.05)
 
     def steps() -> Any:
         yield "update t set word = 'x'", {}
@@ -865,16 +865,18 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
 async def test_what_was_overwritten_is_not_in_the_file_any_more(
     path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = files._opened
+    opened = files._open
 
     async def opened_as_some_are_built(connection: Any) -> Any:
         await opened(connection)
         await connection.execute_fetchall("pragma secure_delete = off")
         return connection
 
-    monkeypatch.setattr(files, "_opened", opened_as_some_are_built)
-    await database.transaction(databases.repeated("insert into t values (2, :word)", [{"word": "needle" * 2_000}]))
-    await database.transaction(databases.repeated("update t set word = :word where id = 2", [{"word": ""}]))
+    monkeypatch.setattr(files, "_open", opened_as_some_are_built)
+    await database.transaction(
+        databases.run_many_steps("insert into t values (2, :word)", [{"word": "needle" * 2_000}])
+    )
+    await database.transaction(databases.run_many_steps("update t set word = :word where id = 2", [{"word": ""}]))
     await database.close()
     sql(path, "pragma wal_checkpoint(truncate)")
     assert b"needle" not in path.read_bytes()

@@ -437,8 +437,8 @@ async def test_without_fts5_there_is_no_index_and_what_needs_one_is_taken_away(
         raise AssertionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(search_index, "_CAN", "select 1 where 0")
-        patched.setattr(search_index.TrigramIndex, "is_whole", cannot)
+        patched.setattr(search_index, "_HAS_FTS5", "select 1 where 0")
+        patched.setattr(search_index.TrigramIndex, "is_complete", cannot)
         for _ in range(2):
             async with store:
                 assert not store._search._usable

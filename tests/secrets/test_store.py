@@ -585,7 +585,7 @@ async def test_two_people_who_set_at_once_both_land(home: Home) -> None:
 async def test_a_locked_database_is_a_sentence_and_nothing_is_lost(
     store: SecretStore, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_token_auth.databases.sqlite.database.WRITE_PATIENCE", 0.05)
+    monkeypatch.setattr("asgi_token_auth.databases.sqlite.database.WRITE_TIMEOUT", 0.05)
     await store.set("API_KEY", "one", note="n")
     connection = sqlite3.connect(home.path, isolation_level=None)
     try:

@@ -254,7 +254,7 @@ async def test_a_refused_token_is_not_used(store: TokenStore) -> None:
 async def test_a_database_that_cannot_be_written_changes_no_answer_and_loses_no_use(
     store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_token_auth.databases.sqlite.database.WRITE_PATIENCE", 0.05)
+    monkeypatch.setattr("asgi_token_auth.databases.sqlite.database.WRITE_TIMEOUT", 0.05)
     issued = await store.issue("ann")
     blocker = sqlite3.connect(tmp_path / "t.db", isolation_level=None)
     blocker.execute("begin immediate")

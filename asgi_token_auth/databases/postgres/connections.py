@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from asgi_token_auth.databases.postgres.failures import ERRORS
 from asgi_token_auth.databases.postgres.reader import Reader
-from asgi_token_auth.databases.postgres.server import KEPT_PATIENCE, Server, say_goodbye
+from asgi_token_auth.databases.postgres.server import REUSE_TIMEOUT, Server, close_connection
 from asgi_token_auth.errors import StorageError
 
-#: Seconds after which a kept connection is asked whether it still works before it is used.
-_IDLE: Final = 5.0
+#: Seconds after which a pooled connection is asked whether it still works before it is used.
+_CHECK_AFTER: Final = 5.0
 
 
 class Pool:
-    """The kept connections of one event loop, and what verifies on it."""
+    """The pooled connections of one event loop, and what verifies on it."""
 
     def __init__(self, server: Server, size: int) -> None:
         self._server = server
@@ -52,11 +52,11 @@ class Pool:
                 connection, since = self._idle.pop()
                 if connection.is_closed():
                     continue
-                if (not checked and loop.time() - since < _IDLE) or await self._works(connection):
+                if (not checked and loop.time() - since < _CHECK_AFTER) or await self._works(connection):
                     return connection
                 # What has ended this one has probably ended all of them, and each would cost its time.
                 for other, _ in self._idle:
-                    self._server.let_go(other)
+                    self._server.close_soon(other)
                 self._idle.clear()
             return await self._server.connect()
         except BaseException:
@@ -68,11 +68,11 @@ class Pool:
         self._turn.release()
         if self._ended:
             # No other task would live to do it.
-            await say_goodbye(connection)
+            await close_connection(connection)
         elif keep:
             self._idle.append((connection, asyncio.get_running_loop().time()))
         else:
-            self._server.let_go(connection)
+            self._server.close_soon(connection)
             # It may be what lies between, so none of the others is used before it has answered.
             self._idle = [(other, -math.inf) for other, _ in self._idle]
 
@@ -80,7 +80,7 @@ class Pool:
         """Whether it may be used. It is ended otherwise."""
         works = False
         try:
-            async with asyncio.timeout(KEPT_PATIENCE):
+            async with asyncio.timeout(REUSE_TIMEOUT):
                 standby = await connection.fetchval("select pg_catalog.pg_is_in_recovery()")
             works = not standby or self._server.allow_stale_reads
         except (*ERRORS, TimeoutError):
@@ -88,7 +88,7 @@ class Pool:
         finally:
             # Also when whoever wanted it is gone.
             if not works:
-                self._server.let_go(connection)
+                self._server.close_soon(connection)
         return works
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ class Pool:
             # only for tasks that it knew by then, and the others let go of their connections in new ones.
             await asyncio.sleep(0)
             await self._end()
-            await self._server.goodbyes()
+            await self._server.wait_closed()
 
     async def _end(self) -> None:
         self._ended = True
@@ -115,5 +115,5 @@ class Pool:
         for reader in readers.values():
             reader.ended = True
         await asyncio.gather(
-            *(say_goodbye(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
+            *(close_connection(connection) for connection, _ in idle), *(reader.close() for reader in readers.values())
         )

@@ -19,23 +19,23 @@ from asgi_token_auth.databases.postgres.failures import ERRORS, is_about_a_value
 from asgi_token_auth.databases.postgres.lookup import PostgresLookup
 from asgi_token_auth.databases.postgres.placeholders import numbered
 from asgi_token_auth.databases.postgres.search_index import GinIndex
-from asgi_token_auth.databases.postgres.server import WRITE_PATIENCE, Server
-from asgi_token_auth.databases.postgres.values import plain, typed
+from asgi_token_auth.databases.postgres.server import WRITE_TIMEOUT, Server
+from asgi_token_auth.databases.postgres.values import convert_numbers, plain
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import ConfigurationError, StorageError, TokenAuthError, ValueRefused
 
 T = TypeVar("T")
 
-#: Seconds to wait for one of the kept connections.
-_TURN_PATIENCE: Final = 0.5
+#: Seconds to wait for one of the pooled connections.
+_POOL_TIMEOUT: Final = 0.5
 #: Seconds for each statement of a write.
-_STATEMENT_PATIENCE: Final = 60.0
+_STATEMENT_TIMEOUT: Final = 60.0
 #: Seconds that a process may stand still in a transaction, and with it everybody else who writes.
-_STANDSTILL: Final = 4.0
+_IDLE_IN_TRANSACTION_TIMEOUT: Final = 4.0
 #: Seconds to find out what became of a commit whose answer was lost.
-_COMMIT_PATIENCE: Final = 5.0
-_MOST_LEARNED: Final = 256
+_COMMIT_TIMEOUT: Final = 5.0
+_MAX_PARAMETER_TYPES: Final = 256
 #: The advisory lock of all that writes to a database. It is not one for each schema: the same one may be named here by
 #: ``schema``, there by a search path, and whoever reaches it by another name must not write at the same time.
 _LOCK: Final = int.from_bytes(hashlib.blake2b(b"asgi-token-auth", digest_size=8).digest(), "big", signed=True)
@@ -101,7 +101,7 @@ class Postgres:
         self._pool_size = pool_size
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
         # Of custom SQL: how the parameters are typed, which the text of a query does not tell.
-        self._learned: dict[str, tuple[str, ...]] = {}
+        self._parameter_types: dict[str, tuple[str, ...]] = {}
         watch(self)
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class Postgres:
 
     async def open(self) -> None:
         """Check that the database can be reached, and that it is not a standby."""
-        async with self._told(WRITE_PATIENCE), self._kept(checked=True) as connection:
+        async with self._failures_as_storage_error(WRITE_TIMEOUT), self._connection(checked=True) as connection:
             known = self._schema is None or await connection.fetchval(
                 "select true from pg_catalog.pg_namespace where nspname = $1", self._schema
             )
@@ -125,15 +125,15 @@ class Postgres:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.pop(loop, None)) is not None:
             await pool.close()
-        await self._server.goodbyes()
+        await self._server.wait_closed()
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
-        """Run one reading statement on a kept connection.
+        """Run one reading statement on a pooled connection.
 
         Raises:
             ValueRefused: a parameter cannot be read as the type that the query wants.
         """
-        async with self._told(timeout):
+        async with self._failures_as_storage_error(timeout):
             try:
                 return await self._query(sql, parameters)
             except ERRORS as error:
@@ -144,8 +144,8 @@ class Postgres:
 
     async def _query(self, sql: str, parameters: Parameters) -> Result:
         text, names = numbered(sql, tuple(parameters))
-        async with self._kept() as connection:
-            rows = await self._fetched(connection, text, [parameters[name] for name in names])
+        async with self._connection() as connection:
+            rows = await self._fetch(connection, text, [parameters[name] for name in names])
         columns = tuple(rows[0].keys()) if rows else ()
         return Result(columns, [tuple(plain(value) for value in row) for row in rows])
 
@@ -153,8 +153,8 @@ class Postgres:
         """The names of the columns that a SELECT returns. It is prepared and not run."""
         # Inside a SELECT only a SELECT is grammatical.
         text, _ = numbered(f"select * from (\n{sql}\n) as checked limit 0", tuple(parameters))
-        async with self._told(timeout), self._kept() as connection:
-            prepared = await _prepared(connection, text)
+        async with self._failures_as_storage_error(timeout), self._connection() as connection:
+            prepared = await _prepare(connection, text)
         return tuple(attribute.name for attribute in prepared.get_attributes())
 
     async def transaction(self, steps: Steps[T]) -> T:
@@ -172,39 +172,42 @@ class Postgres:
         await asyncio.shield(asyncio.ensure_future(self._run_many(sql, parameters)))
 
     async def _run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        async with self._told(_STATEMENT_PATIENCE), self._kept(checked=True, turn=WRITE_PATIENCE) as connection:
-            await _many(connection, sql, parameters)
+        async with (
+            self._failures_as_storage_error(_STATEMENT_TIMEOUT),
+            self._connection(checked=True, turn=WRITE_TIMEOUT) as connection,
+        ):
+            await _execute_many(connection, sql, parameters)
 
     async def _transaction(self, steps: Steps[T]) -> T:
         try:
             # One of them at a time: those that only wait for the lock must not take the readers' connections.
-            async with self._writing(), self._kept(checked=True, turn=WRITE_PATIENCE) as connection:
-                async with self._told(WRITE_PATIENCE):
+            async with self._writing(), self._connection(checked=True, turn=WRITE_TIMEOUT) as connection:
+                async with self._failures_as_storage_error(WRITE_TIMEOUT):
                     number = await self._begin(connection)
                 try:
                     result = await drive(steps, partial(self._run, connection))
                 except TokenAuthError as error:
                     if not isinstance(error, StorageError):
                         # The store's own refusal; nothing is wrong with the connection.
-                        async with self._told(WRITE_PATIENCE):
+                        async with self._failures_as_storage_error(WRITE_TIMEOUT):
                             await connection.execute("rollback")
                     raise
                 try:
-                    async with self._told(WRITE_PATIENCE):
+                    async with self._failures_as_storage_error(WRITE_TIMEOUT):
                         await connection.execute("commit")
                 except StorageError as error:
                     raise _CommitLost(number, result) from error
                 return result
         except _CommitLost as lost:
-            await self._find_out(lost)
+            await self._resolve_commit(lost)
             return lost.result  # type: ignore[no-any-return]
         finally:
             steps.close()
 
     @contextlib.asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        lock = self.pool().writing
-        async with self._told(WRITE_PATIENCE):
+        lock = self._pool().writing
+        async with self._failures_as_storage_error(WRITE_TIMEOUT):
             await lock.acquire()
         try:
             yield
@@ -216,8 +219,8 @@ class Postgres:
         # is ended by the server, lest it keep the lock. What was acknowledged must survive a crash of the server. In
         # any other isolation, which a role may have by default, all is read as it was before the lock was waited for.
         await connection.execute(
-            f"begin isolation level read committed; set local lock_timeout = '{WRITE_PATIENCE - 2}s'; "
-            f"set local idle_in_transaction_session_timeout = '{_STANDSTILL:g}s'; "
+            f"begin isolation level read committed; set local lock_timeout = '{WRITE_TIMEOUT - 2}s'; "
+            f"set local idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION_TIMEOUT:g}s'; "
             "select set_config('synchronous_commit', 'on', true) "
             "where current_setting('synchronous_commit') in ('off', 'local')"
         )
@@ -227,14 +230,14 @@ class Postgres:
         return number
 
     async def _run(self, connection: Any, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:
-        async with self._told(_STATEMENT_PATIENCE):
+        async with self._failures_as_storage_error(_STATEMENT_TIMEOUT):
             if not isinstance(parameters, Mapping):
-                await _many(connection, sql, parameters)
+                await _execute_many(connection, sql, parameters)
                 return []
             text, names = numbered(sql, tuple(parameters))
             return [tuple(row) for row in await connection.fetch(text, *[parameters[name] for name in names])]
 
-    async def _find_out(self, lost: _CommitLost) -> None:
+    async def _resolve_commit(self, lost: _CommitLost) -> None:
         """Return if it was committed.
 
         Raises:
@@ -242,10 +245,13 @@ class Postgres:
         """
         status = None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_COMMIT_PATIENCE):
+            async with asyncio.timeout(_COMMIT_TIMEOUT):
                 while status in (None, "in progress"):
                     with contextlib.suppress(StorageError):
-                        async with self._told(_COMMIT_PATIENCE), self._kept(checked=True) as connection:
+                        async with (
+                            self._failures_as_storage_error(_COMMIT_TIMEOUT),
+                            self._connection(checked=True) as connection,
+                        ):
                             status = await connection.fetchval("select pg_xact_status($1::text::xid8)", lost.number)
                     if status in (None, "in progress"):
                         await asyncio.sleep(0.05)
@@ -262,23 +268,25 @@ class Postgres:
             ) from lost.__cause__
 
     def lookup(self, table: str, columns: str) -> PostgresLookup:
-        """A kept query for one row, shared by the requests of an event loop."""
-        return PostgresLookup(self._server, self.pool, table, columns)
+        """A reusable query for one row, shared by the requests of an event loop."""
+        return PostgresLookup(self._server, self._pool, table, columns)
 
-    async def _fetched(self, connection: Any, text: str, values: list[Any]) -> list[Any]:
+    async def _fetch(self, connection: Any, text: str, values: list[Any]) -> list[Any]:
         try:
-            found: list[Any] = await connection.fetch(text, *typed(values, self._learned.get(text, ())))
+            found: list[Any] = await connection.fetch(
+                text, *convert_numbers(values, self._parameter_types.get(text, ()))
+            )
             return found
         except Exception as error:
             if not is_about_a_value(error):
                 raise
         # A token is text, but the column that it is compared with need not be.
-        prepared = await _prepared(connection, text)
-        if len(self._learned) >= _MOST_LEARNED:
-            self._learned.clear()
-        types = self._learned[text] = tuple(kind.name for kind in prepared.get_parameters())
+        prepared = await _prepare(connection, text)
+        if len(self._parameter_types) >= _MAX_PARAMETER_TYPES:
+            self._parameter_types.clear()
+        types = self._parameter_types[text] = tuple(kind.name for kind in prepared.get_parameters())
         try:
-            found = await connection.fetch(text, *typed(values, types))
+            found = await connection.fetch(text, *convert_numbers(values, types))
         except Exception as error:
             if not is_about_a_value(error):
                 raise
@@ -289,7 +297,7 @@ class Postgres:
             raise ValueRefused(f"{self.name}: a value cannot be read as the type that the query wants.") from None
         return found
 
-    def pool(self) -> Pool:
+    def _pool(self) -> Pool:
         """The connections of the running event loop."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
@@ -300,10 +308,10 @@ class Postgres:
         return pool
 
     @contextlib.asynccontextmanager
-    async def _kept(self, *, checked: bool = False, turn: float = _TURN_PATIENCE) -> AsyncIterator[Any]:
-        """One of the kept connections. It is ended if anything but a refusal comes out of its use."""
-        pool = self.pool()
-        async with self._told(WRITE_PATIENCE):
+    async def _connection(self, *, checked: bool = False, turn: float = _POOL_TIMEOUT) -> AsyncIterator[Any]:
+        """One of the pooled connections. It is ended if anything but a refusal comes out of its use."""
+        pool = self._pool()
+        async with self._failures_as_storage_error(WRITE_TIMEOUT):
             connection = await pool.take(checked=checked, turn=turn)
         sound = False
         try:
@@ -318,7 +326,7 @@ class Postgres:
             )
 
     @contextlib.asynccontextmanager
-    async def _told(self, timeout: float) -> AsyncIterator[None]:
+    async def _failures_as_storage_error(self, timeout: float) -> AsyncIterator[None]:
         """Every failure as a StorageError."""
         try:
             async with asyncio.timeout(timeout):
@@ -347,14 +355,14 @@ class _CommitLost(Exception):
         self.result = result
 
 
-async def _prepared(connection: Any, text: str) -> Any:
+async def _prepare(connection: Any, text: str) -> Any:
     # asyncpg leaves the preparation open at the server, and its locks held, until something else is asked.
     async with connection.transaction(readonly=True):
         # Unnamed, so that nothing of it stays behind in a session that a proxy shares out.
         return await connection.prepare(text, name="")
 
 
-async def _many(connection: Any, sql: str, parameters: Sequence[Parameters]) -> None:
+async def _execute_many(connection: Any, sql: str, parameters: Sequence[Parameters]) -> None:
     if parameters:
         text, names = numbered(sql, tuple(parameters[0]))
         await connection.executemany(text, [[each[name] for name in names] for each in parameters])

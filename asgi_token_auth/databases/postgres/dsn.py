@@ -16,7 +16,7 @@ _ONLY_LIBPQ: Final = frozenset(
 )
 
 
-def described(dsn: object) -> str:
+def display_name(dsn: object) -> str:
     """What messages call the database of ``dsn``.
 
     Raises:

@@ -15,7 +15,7 @@ def sentence(error: BaseException) -> str:
     """What to tell of ``error``, without the name of the database."""
     if isinstance(error, asyncpg.PostgresError):
         state = str(getattr(error, "sqlstate", None) or "")
-        return _SENTENCES.get(state) or _SENTENCES.get(state[:2]) or _told_by_server(error, state)
+        return _SENTENCES.get(state) or _SENTENCES.get(state[:2]) or _server_message(error, state)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "none of its servers is the primary; it is safe to try again."
     if isinstance(error, ssl.SSLError):
@@ -45,7 +45,7 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, (asyncpg.InterfaceError, OSError)) and not isinstance(error, (ValueError, TimeoutError))
 
 
-def _told_by_server(error: asyncpg.PostgresError, state: str) -> str:
+def _server_message(error: asyncpg.PostgresError, state: str) -> str:
     # Class 42 is about the words of a statement. Elsewhere the message may quote what was given.
     message = f": {error.args[0]}" if state.startswith("42") and error.args else ""
     return f"the server refuses with {type(error).__name__} ({state}){message}."

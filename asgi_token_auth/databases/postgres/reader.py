@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from asgi_token_auth.databases.postgres.failures import ERRORS
-from asgi_token_auth.databases.postgres.server import KEPT_PATIENCE, Server, say_goodbye
+from asgi_token_auth.databases.postgres.server import REUSE_TIMEOUT, Server, close_connection
 from asgi_token_auth.databases.postgres.shared_reads import SharedReads
 from asgi_token_auth.databases.protocol import Found
 from asgi_token_auth.databases.rows import answer
@@ -31,7 +31,7 @@ class Reader:
         connection = self.connection
         if connection is not None and not connection.is_closed():
             # It may have died unnoticed, so it gets only a part of the time, and its failure is not the last word.
-            left = min(deadline - asyncio.get_running_loop().time(), KEPT_PATIENCE)
+            left = min(deadline - asyncio.get_running_loop().time(), REUSE_TIMEOUT)
             try:
                 return self._found(await connection.fetch(self._sql, ids, timeout=left))
             except (StorageError, *ERRORS):
@@ -56,17 +56,17 @@ class Reader:
 
     def _found(self, rows: Sequence[Any]) -> Mapping[int, Found]:
         if rows[0][0] and not self._server.allow_stale_reads:
-            raise self._server.is_standby()
+            raise self._server.standby_error()
         return {row[1]: answer(None, row[1:]) for row in rows if row[1] is not None}
 
     def _drop(self) -> None:
         if self.connection is not None:
-            self._server.let_go(self.connection)
+            self._server.close_soon(self.connection)
             self.connection = None
 
     async def close(self) -> None:
         """End the connection when everybody has an answer."""
         await self.reads.close()
         if self.connection is not None:
-            await say_goodbye(self.connection)
+            await close_connection(self.connection)
             self.connection = None

@@ -36,7 +36,7 @@ _STATE: Final = """
 
 
 class _State(NamedTuple):
-    whole: bool
+    complete: bool
     present: bool
     may_change: bool
     #: The schema of the operators for the index, if this role may use them.
@@ -75,11 +75,11 @@ class GinIndex:
             # Tokens are written seldom, and a search would have to read through all that waits to be sorted in.
             yield f"create index {name} on {table} using gin ({columns_and_operators}) with (fastupdate = off)", {}
 
-    def is_whole(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
+    def is_complete(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
         """Whether it is there, or cannot be."""
         for row in (yield _state(table)):
             state = _State(*row)
-            return state.whole or not (state.may_change and (state.operators or state.may_install))
+            return state.complete or not (state.may_change and (state.operators or state.may_install))
         return False
 
     def find(self, search: Search) -> ReadingSteps[list[Row]]:

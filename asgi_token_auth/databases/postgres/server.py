@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import asyncpg
 
-from asgi_token_auth.databases.postgres.dsn import described
+from asgi_token_auth.databases.postgres.dsn import display_name
 from asgi_token_auth.databases.postgres.failures import ERRORS, sentence
 from asgi_token_auth.errors import StorageError
 
 #: Seconds for a write to begin: to connect, and to wait for the writes of others.
-WRITE_PATIENCE: Final = 10
-#: Seconds that a kept connection has for its answer before the rest of a request's time is spent on a new one.
-KEPT_PATIENCE: Final = 0.5
-#: Seconds that a connection has to say goodbye, in which a statement that nobody waits for is cancelled.
-_GOODBYE: Final = 2.0
+WRITE_TIMEOUT: Final = 10
+#: Seconds that an open connection has for its answer before the rest of a request's time is spent on a new one.
+REUSE_TIMEOUT: Final = 0.5
+#: Seconds that a connection has to close, in which a statement that nobody waits for is cancelled.
+_CLOSE_TIMEOUT: Final = 2.0
 
 
 class Server:
@@ -32,19 +32,19 @@ class Server:
     """
 
     def __init__(self, dsn: str, options: dict[str, Any], *, allow_stale_reads: bool) -> None:
-        self.name = described(dsn)
+        self.name = display_name(dsn)
         self.allow_stale_reads = allow_stale_reads
         self._dsn = dsn
         self._options = options
-        # Connections that are saying goodbye. asyncio itself keeps tasks only weakly.
-        self._leaving: set[asyncio.Task[None]] = set()
+        # Connections that are being closed. asyncio itself keeps tasks only weakly.
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> Any:
         """A new connection, to a server that may be asked."""
         try:
             connection = await asyncpg.connect(
                 self._dsn,
-                timeout=WRITE_PATIENCE,
+                timeout=WRITE_TIMEOUT,
                 server_settings={"application_name": "asgi-token-auth"},
                 **self._options,
             )
@@ -55,35 +55,35 @@ class Server:
             raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from None
         try:
             if not self.allow_stale_reads and await connection.fetchval("select pg_catalog.pg_is_in_recovery()"):
-                raise self.is_standby()
+                raise self.standby_error()
         except BaseException:
-            self.let_go(connection)
+            self.close_soon(connection)
             raise
         return connection
 
-    def is_standby(self) -> StorageError:
+    def standby_error(self) -> StorageError:
         """What to say of a server that is not the primary."""
         return StorageError(
             f"{self.name}: it is a standby, which may not know of the latest revocation; connect to the primary "
             "(target_session_attrs=primary in the DSN finds it), or set allow_stale_reads."
         )
 
-    def let_go(self, connection: Any) -> None:
+    def close_soon(self, connection: Any) -> None:
         """End a connection without waiting for it."""
-        task = asyncio.get_running_loop().create_task(say_goodbye(connection))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task = asyncio.get_running_loop().create_task(close_connection(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
-    async def goodbyes(self) -> None:
-        """Wait until the connections that were let go have ended."""
+    async def wait_closed(self) -> None:
+        """Wait until the connections that are being closed have ended."""
         loop = asyncio.get_running_loop()
-        if leaving := [task for task in self._leaving if task.get_loop() is loop]:
-            await asyncio.wait(leaving)
+        if closing := [task for task in self._closing if task.get_loop() is loop]:
+            await asyncio.wait(closing)
 
     def leave_to_parent(self) -> list[object]:
-        """In a forked child: forget the connections that are saying goodbye, and hand them over."""
-        held: list[object] = [*self._leaving]
-        self._leaving = set()
+        """In a forked child: forget the connections that are being closed, and hand them over."""
+        held: list[object] = [*self._closing]
+        self._closing = set()
         return held
 
     def failure(self, error: BaseException) -> StorageError:
@@ -91,10 +91,10 @@ class Server:
         return StorageError(f"{self.name}: {sentence(error)}")
 
 
-async def say_goodbye(connection: Any) -> None:
+async def close_connection(connection: Any) -> None:
     """End a connection. It fails at nothing."""
     try:
         # First asks the server to stop a statement that nobody waits for any more.
-        await connection.close(timeout=_GOODBYE)
+        await connection.close(timeout=_CLOSE_TIMEOUT)
     except Exception:
         connection.terminate()

@@ -11,7 +11,7 @@ from asgi_token_auth.errors import StorageError
 T = TypeVar("T")
 
 #: Seconds from a question to its answer or its failure.
-PATIENCE: Final = 1.0
+TIMEOUT: Final = 1.0
 
 _Batch: TypeAlias = list[tuple[int, asyncio.Future[T]]]
 
@@ -62,7 +62,7 @@ class SharedReads(Generic[T]):
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 try:
-                    found = await self._read({row_id for row_id, _ in batch}, self._oldest + PATIENCE)
+                    found = await self._read({row_id for row_id, _ in batch}, self._oldest + TIMEOUT)
                 except StorageError as error:
                     _fail(batch, error)
                     continue

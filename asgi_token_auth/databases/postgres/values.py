@@ -14,18 +14,18 @@ _DECIMAL: Final = (re.compile(r"(0|-?[1-9][0-9]{0,99})(\.[0-9]{1,99})?"), decima
 _NUMBERS: Final = {"int2": _WHOLE, "int4": _WHOLE, "int8": _WHOLE, "numeric": _DECIMAL}
 
 
-def typed(values: list[Any], types: tuple[str, ...]) -> list[Any]:
+def convert_numbers(values: list[Any], types: tuple[str, ...]) -> list[Any]:
     """``values`` with numbers in place of texts that stand for one, where PostgreSQL wants these ``types``."""
     if not types:
         return values
-    typed: list[Any] = []
+    converted: list[Any] = []
     for value, kind in zip(values, types, strict=True):
         wanted = _NUMBERS.get(kind)
         if wanted is not None and isinstance(value, str) and wanted[0].fullmatch(value):
-            typed.append(wanted[1](value))
+            converted.append(wanted[1](value))
         else:
-            typed.append(value)
-    return typed
+            converted.append(value)
+    return converted
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """SQLite, for one machine.
 
 Three kinds of connection, each for one purpose. Writes open a connection of their own and close it, so no
-lock is ever shared between two of them. Queries run on a few kept connections off the event loop. Lookups,
+lock is ever shared between two of them. Queries run on a few pooled connections off the event loop. Lookups,
 which stand in the path of every request, run on the event loop's own thread on a connection that never writes.
 """
 

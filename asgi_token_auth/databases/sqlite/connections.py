@@ -7,11 +7,11 @@ from typing import Final
 
 import aiosqlite
 
-from asgi_token_auth.databases.sqlite.file import LOOKUP_PATIENCE, File
+from asgi_token_auth.databases.sqlite.file import LOOKUP_TIMEOUT, File
 
-_KEPT_CONNECTIONS: Final = 4
+_POOL_SIZE: Final = 4
 #: Steps of SQLite's machine (some 0.1 ms of them) between two looks at whether anybody still waits.
-_STEPS_BETWEEN_LOOKS: Final = 10_000
+_STEPS_BETWEEN_CHECKS: Final = 10_000
 
 
 class PooledConnection:
@@ -35,7 +35,7 @@ class ReaderPool:
     def __init__(self, file: File) -> None:
         self._file = file
         self._idle: list[PooledConnection] = []
-        self._turn = asyncio.Semaphore(_KEPT_CONNECTIONS)
+        self._turn = asyncio.Semaphore(_POOL_SIZE)
         self._identity = (0, 0)
         self._closed = False
 
@@ -45,43 +45,43 @@ class ReaderPool:
         try:
             identity = self._file.identity()
             if identity != self._identity:
-                self.abandon()
+                self.close_idle()
                 self._identity = identity
             if self._idle:
                 return self._idle.pop()
-            kept = PooledConnection(await self._file.connect("rw", timeout=LOOKUP_PATIENCE), identity)
+            pooled = PooledConnection(await self._file.connect("rw", timeout=LOOKUP_TIMEOUT), identity)
             try:
-                await kept.connection.execute_fetchall("pragma query_only = 1")
+                await pooled.connection.execute_fetchall("pragma query_only = 1")
                 # Stops a statement that begins only after its caller has gone, which interrupt() would miss.
-                await kept.connection.set_progress_handler(kept.is_dropped, _STEPS_BETWEEN_LOOKS)
+                await pooled.connection.set_progress_handler(pooled.is_dropped, _STEPS_BETWEEN_CHECKS)
             except BaseException:
-                self._file.let_go(kept.connection)
+                self._file.close_soon(pooled.connection)
                 raise
-            return kept
+            return pooled
         except BaseException:
             self._turn.release()
             raise
 
-    def give_back(self, kept: PooledConnection) -> None:
+    def give_back(self, pooled: PooledConnection) -> None:
         """Keep a connection for others."""
         self._turn.release()
-        if self._closed or kept.identity != self._identity:
-            self._file.let_go(kept.connection)
+        if self._closed or pooled.identity != self._identity:
+            self._file.close_soon(pooled.connection)
         else:
-            self._idle.append(kept)
+            self._idle.append(pooled)
 
-    def drop(self, kept: PooledConnection) -> None:
+    def drop(self, pooled: PooledConnection) -> None:
         """Stop whatever a connection is doing, and close it."""
         self._turn.release()
-        kept.dropped = True
-        self._file.let_go(kept.connection)
+        pooled.dropped = True
+        self._file.close_soon(pooled.connection)
 
-    def retire(self) -> None:
-        """Let go of all without waiting: its event loop may have ended."""
+    def close(self) -> None:
+        """Close all without waiting: its event loop may have ended."""
         self._closed = True
-        self.abandon()
+        self.close_idle()
 
-    def abandon(self) -> None:
-        """Let go of those that nobody uses."""
+    def close_idle(self) -> None:
+        """Close those that nobody uses."""
         while self._idle:
-            self._file.let_go(self._idle.pop().connection)
+            self._file.close_soon(self._idle.pop().connection)

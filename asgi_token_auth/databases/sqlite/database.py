@@ -16,7 +16,7 @@ from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite.connections import ReaderPool
 from asgi_token_auth.databases.sqlite.failures import ERRORS, is_read_only
-from asgi_token_auth.databases.sqlite.file import WRITE_PATIENCE, File, close_connection, switch_to_wal
+from asgi_token_auth.databases.sqlite.file import WRITE_TIMEOUT, File, close_connection, switch_to_wal
 from asgi_token_auth.databases.sqlite.lookup import SQLiteLookup
 from asgi_token_auth.databases.sqlite.search_index import TrigramIndex
 from asgi_token_auth.databases.steps import drive
@@ -78,7 +78,7 @@ class SQLite:
         """Create the file if that is allowed, set its journal mode and check that it is a database."""
         if sqlite3.sqlite_version_info < (3, 35):
             raise StorageError(f"SQLite 3.35 or newer is needed; Python was built with {sqlite3.sqlite_version}.")
-        connection = await self._file.connect("rwc" if self._create else "rw", timeout=WRITE_PATIENCE)
+        connection = await self._file.connect("rwc" if self._create else "rw", timeout=WRITE_TIMEOUT)
         try:
             if self._journal_mode == "wal":
                 await switch_to_wal(connection)
@@ -90,31 +90,31 @@ class SQLite:
             await close_connection(connection)
 
     async def close(self) -> None:
-        """Close the kept connections."""
+        """Close the pooled connections."""
         loop = asyncio.get_running_loop()
         if (pool := self._pools.pop(loop, None)) is not None:
-            pool.retire()
+            pool.close()
         for lookup in self._lookups:
             lookup.close()
-        await self._file.goodbyes()
+        await self._file.wait_closed()
 
     async def query(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> Result:
-        """Run one reading statement on a kept connection that cannot write."""
+        """Run one reading statement on a pooled connection that cannot write."""
         self._file.check_process()
-        pool = self._current_pool()
+        pool = self._pool()
         try:
             async with asyncio.timeout(timeout):
-                kept = await pool.take()
+                pooled = await pool.take()
                 try:
-                    cursor = await kept.connection.execute(sql, parameters)
+                    cursor = await pooled.connection.execute(sql, parameters)
                     rows = [tuple(row) for row in await cursor.fetchall()]
                     columns = tuple(column[0] for column in cursor.description or ())
                     await cursor.close()
                 except BaseException:
                     # Its thread may still be at work on the statement, so nobody else may have it.
-                    pool.drop(kept)
+                    pool.drop(pooled)
                     raise
-                pool.give_back(kept)
+                pool.give_back(pooled)
         except TimeoutError as error:
             raise StorageError(f"{self.name}: no answer within {timeout:g} seconds.") from error
         except ERRORS as error:
@@ -123,7 +123,7 @@ class SQLite:
 
     async def columns(self, sql: str, parameters: Parameters, *, timeout: float = 5.0) -> tuple[str, ...]:
         """The names of the columns that a SELECT returns."""
-        return (await self.query(*described(sql, parameters), timeout=timeout)).columns
+        return (await self.query(*columns_statement(sql, parameters), timeout=timeout)).columns
 
     async def transaction(self, steps: Steps[T]) -> T:
         """Run ``steps`` between BEGIN IMMEDIATE and COMMIT.
@@ -134,10 +134,10 @@ class SQLite:
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run one writing statement with each of ``parameters``, all of them or none."""
-        await self.transaction(repeated(sql, parameters))
+        await self.transaction(run_many_steps(sql, parameters))
 
     async def _transaction(self, steps: Steps[T]) -> T:
-        connection = await self._file.connect("rw", timeout=WRITE_PATIENCE)
+        connection = await self._file.connect("rw", timeout=WRITE_TIMEOUT)
         self._writing += 1
         try:
             # FULL: what was acknowledged survives a power cut, in WAL too.
@@ -166,7 +166,7 @@ class SQLite:
         return table
 
     def lookup(self, table: str, columns: str) -> SQLiteLookup:
-        """A kept query for one row, run on the event loop's thread."""
+        """A reusable query for one row, run on the event loop's thread."""
         lookup = SQLiteLookup(self._file, f"select {columns} from {table} where id = :id")
         self._lookups.append(lookup)
         return lookup
@@ -177,20 +177,20 @@ class SQLite:
         Locks do not pass to the child, and SQLite there believes that they do, so answers would be stale on
         the parent's connections and on new ones.
         """
-        inherited: list[object] = [held for lookup in self._lookups for held in lookup.leave()]
+        inherited: list[object] = [held for lookup in self._lookups for held in lookup.leave_to_parent()]
         inherited.extend(self._pools.values())
         if inherited or self._writing:
             self._file.leave_to_parent()
         self._pools = {}
         return inherited
 
-    def _current_pool(self) -> ReaderPool:
+    def _pool(self) -> ReaderPool:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
             for ended in [other for other in list(self._pools) if other.is_closed()]:
                 # Another thread may have found it too.
                 if (found := self._pools.pop(ended, None)) is not None:
-                    found.retire()
+                    found.close()
             pool = self._pools[loop] = ReaderPool(self._file)
         return pool
 
@@ -202,12 +202,12 @@ async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameter
     return []
 
 
-def repeated(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:
+def run_many_steps(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:
     """A transaction of one statement, run with each of ``parameters``."""
     yield sql, parameters
 
 
-def described(sql: str, parameters: Parameters) -> tuple[str, Parameters]:
+def columns_statement(sql: str, parameters: Parameters) -> tuple[str, Parameters]:
     """A statement that has the columns of ``sql`` and no rows, and is an error where ``sql`` is not one SELECT."""
     # Inside a SELECT only a SELECT is grammatical, and LIMIT 0 asks for the columns alone.
     return f"select * from (\n{sql}\n) as checked limit 0", parameters

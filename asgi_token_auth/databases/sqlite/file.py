@@ -17,10 +17,10 @@ from asgi_token_auth.databases.sqlite.failures import is_busy, sentence
 from asgi_token_auth.errors import StorageError
 
 #: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
-LOOKUP_PATIENCE: Final = 1.0
-LOOKUP_PAUSE: Final = 0.0005
+LOOKUP_TIMEOUT: Final = 1.0
+FIRST_RETRY_PAUSE: Final = 0.0005
 #: The same for whoever writes.
-WRITE_PATIENCE: Final = 10.0
+WRITE_TIMEOUT: Final = 10.0
 
 
 class File:
@@ -29,7 +29,7 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = f"SQLite file {path}"
-        self._ending: set[asyncio.Future[Any]] = set()
+        self._closing: set[asyncio.Future[Any]] = set()
 
     async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
         """A connection with a thread of its own, which waits ``timeout`` seconds for the locks of others."""
@@ -37,20 +37,20 @@ class File:
         connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
         # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
         connection._thread.daemon = True
-        opening = asyncio.ensure_future(_opened(connection))
+        opening = asyncio.ensure_future(_open(connection))
         try:
             await asyncio.shield(opening)
-            connection.text_factory = _text
+            connection.text_factory = _text_or_bytes
         except asyncio.CancelledError:
             # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
             with contextlib.suppress(asyncio.CancelledError):
-                await _reported([opening])
+                await _wait_for_threads([opening])
             if not opening.cancelled() and opening.exception() is None:
                 await close_connection(connection)
             raise
         except sqlite3.Error as error:
             # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
-            connection._thread.join(LOOKUP_PATIENCE)
+            connection._thread.join(LOOKUP_TIMEOUT)
             raise self.failure(error) from error
         return connection
 
@@ -89,36 +89,36 @@ class File:
         """``error`` in a sentence that says what to do."""
         return StorageError(f"{self.name}: {sentence(error)}")
 
-    def let_go(self, connection: aiosqlite.Connection) -> None:
+    def close_soon(self, connection: aiosqlite.Connection) -> None:
         """Have a connection closed by its thread, without waiting for what it is doing."""
         if (future := connection.stop()) is not None:
-            self._ending.add(future)
-            future.add_done_callback(self._ending.discard)
+            self._closing.add(future)
+            future.add_done_callback(self._closing.discard)
 
-    async def goodbyes(self) -> None:
-        """Wait until the threads of the connections that were let go have ended."""
+    async def wait_closed(self) -> None:
+        """Wait until the threads of the connections that are closing have ended."""
         loop = asyncio.get_running_loop()
-        ending = [future for future in self._ending if future.get_loop() is loop]
-        self._ending.clear()
-        await _reported(ending, timeout=LOOKUP_PATIENCE)
+        closing = [future for future in self._closing if future.get_loop() is loop]
+        self._closing.clear()
+        await _wait_for_threads(closing, timeout=LOOKUP_TIMEOUT)
 
     def leave_to_parent(self) -> None:
         """In a forked child: refuse from now on."""
         _inherited_files.add(self.path)
 
 
-async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
+async def _open(connection: aiosqlite.Connection) -> aiosqlite.Connection:
     return await connection
 
 
 async def close_connection(connection: aiosqlite.Connection) -> None:
     """Close ``connection`` and wait for its thread."""
     if (future := connection.stop()) is not None:
-        await _reported([future])
+        await _wait_for_threads([future])
         future.result()
 
 
-async def _reported(threads: Sequence[asyncio.Future[Any]], *, timeout: float | None = None) -> None:
+async def _wait_for_threads(threads: Sequence[asyncio.Future[Any]], *, timeout: float | None = None) -> None:
     """Wait until all these threads have reported, and only then give way to a cancellation.
 
     A thread that reports to an event loop that has ended dies with a traceback.
@@ -139,8 +139,8 @@ async def _reported(threads: Sequence[asyncio.Future[Any]], *, timeout: float | 
 
 async def switch_to_wal(connection: aiosqlite.Connection) -> None:
     """Set the journal mode of the file, which stays."""
-    deadline = time.monotonic() + WRITE_PATIENCE
-    pause = LOOKUP_PAUSE
+    deadline = time.monotonic() + WRITE_TIMEOUT
+    pause = FIRST_RETRY_PAUSE
     while True:
         try:
             await connection.execute_fetchall("pragma journal_mode = wal")
@@ -153,7 +153,7 @@ async def switch_to_wal(connection: aiosqlite.Connection) -> None:
         pause = min(pause * 2, 0.05)
 
 
-def _text(stored: bytes) -> str | bytes:
+def _text_or_bytes(stored: bytes) -> str | bytes:
     """Text, or the bytes of what is not: one damaged value must not make the rows around it unreadable."""
     try:
         return stored.decode()

@@ -12,7 +12,7 @@ from typing import Final
 from asgi_token_auth.databases.protocol import Found
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite.failures import is_busy
-from asgi_token_auth.databases.sqlite.file import LOOKUP_PATIENCE, LOOKUP_PAUSE, File
+from asgi_token_auth.databases.sqlite.file import FIRST_RETRY_PAUSE, LOOKUP_TIMEOUT, File
 from asgi_token_auth.errors import StorageError
 
 #: Seconds between looks at whether the path still leads to the file that is open.
@@ -22,14 +22,14 @@ _SAME_FILE_INTERVAL: Final = 0.1
 class _Reader:
     """A connection that one thread reads on, and what its versions mean."""
 
-    __slots__ = ("connection", "cursor", "file", "generation", "look_again")
+    __slots__ = ("connection", "cursor", "file", "generation", "recheck_at")
 
     def __init__(self, connection: sqlite3.Connection, file: tuple[int, int], generation: int) -> None:
         self.connection = connection
         self.cursor = connection.cursor()
         self.file = file
         self.generation = generation
-        self.look_again = time.monotonic() + _SAME_FILE_INTERVAL
+        self.recheck_at = time.monotonic() + _SAME_FILE_INTERVAL
 
 
 class SQLiteLookup:
@@ -49,7 +49,7 @@ class SQLiteLookup:
         """A number that any commit of another connection changes; ``None``: the file cannot be read now."""
         try:
             reader = self._readers.get(threading.get_ident())
-            if reader is None or time.monotonic() >= reader.look_again:
+            if reader is None or time.monotonic() >= reader.recheck_at:
                 reader = self._current()
             return self._version(reader)
         except (sqlite3.Error, StorageError):
@@ -57,14 +57,14 @@ class SQLiteLookup:
 
     async def fetch(self, row_id: int) -> Found:
         """The row as it is now."""
-        deadline = time.monotonic() + LOOKUP_PATIENCE
-        pause = LOOKUP_PAUSE
+        deadline = time.monotonic() + LOOKUP_TIMEOUT
+        pause = FIRST_RETRY_PAUSE
         while True:
             try:
                 return self._fetch(row_id)
             except sqlite3.Error as error:
                 if not is_busy(error) or time.monotonic() >= deadline:
-                    self._drop_mine()
+                    self._drop_own()
                     raise self._file.failure(error) from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
@@ -94,26 +94,26 @@ class SQLiteLookup:
     def _current(self) -> _Reader:
         reader = self._readers.get(threading.get_ident())
         now = time.monotonic()
-        if reader is not None and now < reader.look_again:
+        if reader is not None and now < reader.recheck_at:
             return reader
         file = self._file.identity()
         if reader is None or file != reader.file:
-            self._drop_mine()
+            self._drop_own()
             reader = _Reader(self._file.connect_here(), file, next(self._generations) << 32)
             self._readers[threading.get_ident()] = reader
-        reader.look_again = now + _SAME_FILE_INTERVAL
+        reader.recheck_at = now + _SAME_FILE_INTERVAL
         return reader
 
-    def _drop_mine(self) -> None:
+    def _drop_own(self) -> None:
         if (mine := self._readers.pop(threading.get_ident(), None)) is not None:
             mine.connection.close()
 
     def close(self) -> None:
         """Close this thread's connection. Those of other threads close when nobody is using them any more."""
-        self._drop_mine()
+        self._drop_own()
         self._readers.clear()
 
-    def leave(self) -> list[sqlite3.Connection]:
+    def leave_to_parent(self) -> list[sqlite3.Connection]:
         """Forget the connections without closing them, and hand them over."""
         held = [reader.connection for reader in self._readers.values()]
         self._readers.clear()

@@ -19,16 +19,16 @@ from asgi_token_auth.databases.protocol import Parameters, ReadingSteps, Row, Se
 _LIKE: Final = "like"
 _LENGTH: Final = 3
 #: Of a long text so many sequences are asked for, spread over it. Each costs some 40 microseconds.
-_ASKED: Final = 6
+_MAX_SEQUENCES: Final = 6
 #: Rows that may be looked up one by one: about a millisecond of them. And rows that the index may go through.
 _FEW: Final = 1_000
 _SOME: Final = 4_000
 #: Rows that are read before the index is gone through, and for each that the page may hold four more.
 _NEWEST: Final = 2_000
 #: Of sequences that are in so many rows, three together are usually in few.
-_TOGETHER: Final = 3
+_MAX_TOGETHER: Final = 3
 # SQLite may be built without it. Its tokenizer for three characters is older than what the tables need anyway.
-_CAN: Final = "select 1 from pragma_module_list where name = 'fts5'"
+_HAS_FTS5: Final = "select 1 from pragma_module_list where name = 'fts5'"
 _ENCODING: Final = "(select encoding from pragma_encoding)"
 
 # FTS5 keeps its content in these tables, as sqlite.org/fts5.html describes them.
@@ -63,7 +63,7 @@ class TrigramIndex:
         index, terms, *triggers = objects
         for name in triggers:
             yield f"drop trigger if exists {name}", {}
-        if not (yield _CAN, {}):
+        if not (yield _HAS_FTS5, {}):
             return
         yield f"drop table if exists {terms}", {}
         if (yield "select 1 from sqlite_master where name = :index", {"index": index}):
@@ -81,7 +81,7 @@ class TrigramIndex:
         yield f"insert into {index} (rowid, {listed}) select id, {_padded(columns)} from {table}", {}
         yield f"insert into {index} ({index}) values ('optimize')", {}
 
-    def is_whole(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
+    def is_complete(self, table: str, columns: Sequence[str]) -> ReadingSteps[bool]:
         """Whether all of it is there, and knows the first and the last row."""
         wanted = _objects(table, columns)
         names = ", ".join(f"'{name}'" for name in wanted)
@@ -108,8 +108,8 @@ class TrigramIndex:
         if not search.text:
             return (yield search.statement(_LIKE))
         sequences = _sequences(search.text)
-        first, whole, *counts = (yield self._counts(search, sequences, _FEW))[0]
-        if first is None or not whole:
+        first, complete, *counts = (yield self._counts(search, sequences, _FEW))[0]
+        if first is None or not complete:
             return (yield search.statement(_LIKE))
         if not all(counts):
             return []
@@ -133,7 +133,7 @@ class TrigramIndex:
         return rows
 
     def _counts(self, search: Search, sequences: Sequence[str], most: int) -> tuple[str, Parameters]:
-        """Where the owner's newest rows begin, if there are others; whether the index is whole; what it proposes.
+        """Where the owner's newest rows begin, if there are others; whether the index is complete; what it proposes.
 
         Beyond ``most`` nothing is counted.
         """
@@ -178,7 +178,7 @@ def _rare(search: Search, sequences: Sequence[str], counts: Sequence[int], most:
     if not sequences:
         return _beginning(search.table, search.text) if counts[0] < most else None
     rare = sorted((count, sequence) for count, sequence in zip(counts, sequences, strict=True) if count < most)
-    return _holding(search.table, [sequence for _, sequence in rare[:_TOGETHER]]) if rare else None
+    return _holding(search.table, [sequence for _, sequence in rare[:_MAX_TOGETHER]]) if rare else None
 
 
 def _newest(search: Search, sequences: Sequence[str]) -> _Proposal:
@@ -267,9 +267,9 @@ def _objects(table: str, columns: Sequence[str]) -> dict[str, str]:
 def _sequences(text: str) -> list[str]:
     """Some of the three characters in a row that ``text`` holds, all of them if it is short."""
     every = list(dict.fromkeys(text[start : start + _LENGTH] for start in range(len(text) - _LENGTH + 1)))
-    if len(every) <= _ASKED:
+    if len(every) <= _MAX_SEQUENCES:
         return every
-    return [every[place * (len(every) - 1) // (_ASKED - 1)] for place in range(_ASKED)]
+    return [every[place * (len(every) - 1) // (_MAX_SEQUENCES - 1)] for place in range(_MAX_SEQUENCES)]
 
 
 def _all_of(sequences: Sequence[str]) -> str:
