@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -205,7 +205,7 @@ class Postgres:
             steps.close()
 
     @contextlib.asynccontextmanager
-    async def _writing(self) -> AsyncIterator[None]:
+    async def _writing(self) -> AsyncGenerator[None, None]:
         lock = self._pool().writing
         async with self._failures_as_storage_error(WRITE_TIMEOUT):
             await lock.acquire()
@@ -308,7 +308,7 @@ class Postgres:
         return pool
 
     @contextlib.asynccontextmanager
-    async def _connection(self, *, checked: bool = False, turn: float = _POOL_TIMEOUT) -> AsyncIterator[Any]:
+    async def _connection(self, *, checked: bool = False, turn: float = _POOL_TIMEOUT) -> AsyncGenerator[Any, None]:
         """One of the pooled connections. It is ended if anything but a refusal comes out of its use."""
         pool = self._pool()
         async with self._failures_as_storage_error(WRITE_TIMEOUT):
@@ -326,7 +326,7 @@ class Postgres:
             )
 
     @contextlib.asynccontextmanager
-    async def _failures_as_storage_error(self, timeout: float) -> AsyncIterator[None]:
+    async def _failures_as_storage_error(self, timeout: float) -> AsyncGenerator[None, None]:
         """Every failure as a StorageError."""
         try:
             async with asyncio.timeout(timeout):

@@ -1,5 +1,8 @@
 """How a PostgreSQL server is reached: connections that are opened, ended without waiting, and what failed on them."""
 
+# asyncpg has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,8 @@
 """Values on their way to PostgreSQL and back."""
 
+# A row of asyncpg may hold lists of anything.
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import datetime as dt

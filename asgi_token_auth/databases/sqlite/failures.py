@@ -36,4 +36,5 @@ def sentence(error: Exception) -> str:
             return "it cannot be opened; check that the file exists and may be read."
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return "it is damaged or not a SQLite database; restore it from a backup."
-    return f"{error}."
+        case _:
+            return f"{error}."

@@ -1,5 +1,9 @@
 """A SQLite file: how connections to it are opened and closed, and how it is told from another one."""
 
+# aiosqlite does not say what a thread reports, and has no public name for the thread.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
