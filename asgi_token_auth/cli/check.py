@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import click
 
-from asgi_token_auth.cli.options import hint_at_password, json_option
+from asgi_token_auth.cli.options import ParamType, hint_at_password, json_option
 from asgi_token_auth.cli.output import escape_unprintable, print_json
 from asgi_token_auth.cli.records import list_all
 from asgi_token_auth.cli.stores import database_exists, existing_database, untracked_store
@@ -62,7 +62,7 @@ class _Report:
             logger.removeHandler(handler)
 
 
-class _NamedPath(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class _NamedPath(ParamType):
     name = "name=path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:

@@ -29,5 +29,5 @@ def generate_secret() -> None:
     click.echo(secrets.token_hex(32))
 
 
-for command in (create_token, tokens, secrets_, decode, check, generate_secret):
-    root.add_command(command)
+for _command in (create_token, tokens, secrets_, decode, check, generate_secret):
+    root.add_command(_command)

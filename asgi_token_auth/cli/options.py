@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -14,6 +14,12 @@ from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.values import check_actor_id
 from asgi_token_auth.tokens.record import check_description
 
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    # Before 8.4 it takes no type.
+    ParamType = click.ParamType
+
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 #: The environment variable that holds the secret, as Datasette has it.
@@ -22,7 +28,7 @@ SECRET_VARIABLE: Final = "DATASETTE_SECRET"
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class Duration(ParamType):
     """A length of time in seconds, or with one of the letters s, m, h, d, w: ``90d``."""
 
     name = "duration"
@@ -43,7 +49,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return seconds
 
 
-class CheckedText(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class CheckedText(ParamType):
     """Text that passes ``check``, which raises ``InvalidInput`` with a sentence."""
 
     name = "text"
@@ -64,7 +70,7 @@ ACTOR: Final = CheckedText(check_actor_id)
 DESCRIPTION: Final = CheckedText(check_description)
 
 
-class TokenID(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class TokenID(ParamType):
     """The number of a token. What is given instead may be the token itself, so it is never repeated."""
 
     name = "id"

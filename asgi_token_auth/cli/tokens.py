@@ -299,8 +299,8 @@ def prune(database: str, ended_for: int, dry_run: bool, yes: bool, as_json: bool
         click.echo(f"{count_of_tokens(found)} would be deleted." if dry_run else f"Deleted {count_of_tokens(found)}.")
 
 
-for other in (revoke, import_):
-    tokens.add_command(other)
+for _command in (revoke, import_):
+    tokens.add_command(_command)
 
 
 def _checked_lifetime(expires_after: int | None, *, never: bool) -> int | None:

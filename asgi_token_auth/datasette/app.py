@@ -20,7 +20,7 @@ from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
 

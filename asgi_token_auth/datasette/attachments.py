@@ -21,7 +21,7 @@ from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.store import DEFAULT_TABLE as SECRETS_TABLE
 from asgi_token_auth.tokens.store import DEFAULT_TABLE as TOKENS_TABLE
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 _TOKENS_TABLES: Final = (
     TOKENS_TABLE,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 from datasette.plugins import pm
-from datasette.utils import StartupError
 
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.sections import (
@@ -19,6 +18,14 @@ from asgi_token_auth.config.sections import (
 )
 from asgi_token_auth.datasette.version import IS_1_0, check_version
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
+
+if TYPE_CHECKING:
+
+    class StartupError(Exception):
+        """Datasette has no types, and this is the base class of a public one."""
+
+else:
+    from datasette.utils import StartupError
 
 _SECRETS: Final = "_asgi_token_auth_secrets"
 
@@ -34,7 +41,7 @@ _PARAMETERS: Final = frozenset(
 _PARAMETER_FAMILIES: Final = ("_facet", "_search", "_sort", "_col")
 
 
-class StartupRefused(StartupError, click.ClickException):  # type: ignore[misc]
+class StartupRefused(StartupError, click.ClickException):
     """Datasette must not start. Its command line prints the sentence and exits with 1.
 
     Both kinds, because 0.65 catches the one only around its constructor; the other is caught everywhere.

@@ -85,7 +85,7 @@ class AttachedDatabase:
     def __init__(self, database: Any, wait_for_start: WaitForStart) -> None:
         self._database = database
         self._wait_for_start = wait_for_start
-        self.name = f"Datasette's database {database.name}"
+        self.name: str = f"Datasette's database {database.name}"
 
     async def open(self) -> None:
         """Wait for Datasette."""

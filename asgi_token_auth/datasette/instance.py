@@ -26,7 +26,7 @@ from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.web.secrets import SecretPages
 from asgi_token_auth.web.tokens import TokenPages
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: The attribute of a Datasette that holds its instance, or ``None``.
 INSTANCE: Final = "_asgi_token_auth"
@@ -69,7 +69,7 @@ class Instance:
     def __init__(self, datasette: Any, configuration: Configuration) -> None:
         self.datasette = datasette
         self.configuration = configuration
-        self.attachments = Attachments(datasette, configuration)
+        self.attachments: Attachments = Attachments(datasette, configuration)
         self._wait_for_start = partial(ensure_started, datasette)
         self._sources: list[Source | CallableSource] | None = None
         self._secret_store: SecretStore | None = None

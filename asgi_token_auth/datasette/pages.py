@@ -26,7 +26,7 @@ from asgi_token_auth.web.host import Frame, Section
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 TOKEN_ACTIONS: Final = {
     CREATE_TOKENS: "Create API tokens",

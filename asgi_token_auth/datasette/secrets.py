@@ -15,7 +15,7 @@ from asgi_token_auth.errors import ConfigurationError, StorageError
 from asgi_token_auth.secrets.record import Secret
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: Something to try the pages with.
 EXAMPLE: Final = Secret("EXAMPLE_SECRET", "An example secret")

@@ -40,8 +40,8 @@ class HTTPError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.errors = dict(errors or {})
-        self.headers = dict(headers or {})
+        self.errors: dict[str, str] = dict(errors or {})
+        self.headers: dict[str, str] = dict(headers or {})
 
 
 async def read_form_body(request: Request) -> dict[str, str]:

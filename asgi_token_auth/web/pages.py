@@ -22,7 +22,7 @@ from asgi_token_auth.web.host import Frame, Host, Link, Section
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
 from asgi_token_auth.web.templates import render
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 _STATIC: Final = Path(__file__).parent / "static"
 _ASSETS: Final = ("/static/pages.css", "/static/pages.js")

@@ -26,7 +26,7 @@ class Pool:
         self._ended = False
         # Where a server sends no lifespan events, nothing else tells that the event loop ends.
         self._keeper = asyncio.get_running_loop().create_task(self._until_the_end())
-        self.writing = asyncio.Lock()
+        self.writing: asyncio.Lock = asyncio.Lock()
         self.readers: dict[str, Reader] = {}
 
     async def take(self, *, checked: bool, turn: float) -> Any:

@@ -88,7 +88,7 @@ class Postgres:
     ) -> None:
         options = {"statement_cache_size": statement_cache_size, "ssl": ssl}
         self._server = Server(dsn, options, allow_stale_reads=bool(allow_stale_reads))
-        self.name = self._server.name
+        self.name: str = self._server.name
         if schema is not None and not re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema):
             raise ConfigurationError(
                 "schema: give the name of a schema, of at most 63 letters, digits and underscores."

@@ -21,7 +21,7 @@ class Reader:
         self._server = server
         self._sql = sql
         self.connection: Any = None
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         #: Set when its pool is closed or was left to the parent process: it may be asked nothing more.
         self.ended = False
         self.reads: SharedReads[Found] = SharedReads(self._read, answer(None, None))

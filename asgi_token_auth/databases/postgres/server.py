@@ -35,7 +35,7 @@ class Server:
     """
 
     def __init__(self, dsn: str, options: dict[str, Any], *, allow_stale_reads: bool) -> None:
-        self.name = display_name(dsn)
+        self.name: str = display_name(dsn)
         self.allow_stale_reads = allow_stale_reads
         self._dsn = dsn
         self._options = options

@@ -20,9 +20,9 @@ class PooledConnection:
     __slots__ = ("connection", "dropped", "identity")
 
     def __init__(self, connection: aiosqlite.Connection, identity: tuple[int, int]) -> None:
-        self.connection = connection
-        self.identity = identity
-        self.dropped = False
+        self.connection: aiosqlite.Connection = connection
+        self.identity: tuple[int, int] = identity
+        self.dropped: bool = False
 
     def is_dropped(self) -> bool:
         """Whether nobody waits for it any more."""

@@ -54,7 +54,7 @@ class SQLite:
         if not Path(path).name or str(path) == ":memory:":
             raise ConfigurationError("SQLite: give the path of a file; a database in memory is lost with its process.")
         self._file = File(Path(path).absolute())
-        self.name = self._file.name
+        self.name: str = self._file.name
         self._journal_mode = journal_mode
         self._create = create
         self._pools: dict[asyncio.AbstractEventLoop, ReaderPool] = {}

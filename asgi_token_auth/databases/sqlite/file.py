@@ -32,7 +32,7 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = f"SQLite file {path}"
+        self.name: str = f"SQLite file {path}"
         self._closing: set[asyncio.Future[Any]] = set()
 
     async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
