@@ -64,13 +64,13 @@ async def run_lifespan(
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         raise
 
-    asked = answered = finished = False
+    received = answered = finished = False
     first: list[_Message] = [message]
     last: _Message | None = None
 
     async def app_receive() -> _Message:
-        nonlocal asked, last
-        asked = True
+        nonlocal received, last
+        received = True
         if first:
             return first.pop()
         last = await receive()
@@ -94,7 +94,7 @@ async def run_lifespan(
     try:
         await app(scope, app_receive, app_send)
     except Exception as error:
-        if asked or answered:
+        if received or answered:
             await _close(opened)
             raise
         # As the ASGI specification has it for servers: an app that raises does not support lifespan. One that has

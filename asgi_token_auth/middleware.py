@@ -350,13 +350,13 @@ def _private(send: Send) -> Send:
 
     async def private(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            kept = [
+            others = [
                 (name, value)
                 for name, value in message.get("headers", [])
                 if name.lower() not in (b"cache-control", b"referrer-policy")
             ]
-            kept += [(b"cache-control", b"private, no-store"), (b"referrer-policy", b"no-referrer")]
-            message = {**message, "headers": kept}
+            others += [(b"cache-control", b"private, no-store"), (b"referrer-policy", b"no-referrer")]
+            message = {**message, "headers": others}
         await send(message)
 
     return private

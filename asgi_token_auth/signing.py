@@ -101,9 +101,9 @@ class TokenSigner:
 
     def __init__(self, secrets: SigningSecrets, *, salt: str, digest: Callable[..., Any]) -> None:
         self._serializer = URLSafeSerializer(secrets.reveal(), salt=salt, signer_kwargs={"digest_method": digest})
-        kept = Signer(secrets.reveal(), salt=salt, digest_method=digest)
+        signer = Signer(secrets.reveal(), salt=salt, digest_method=digest)
         # Derived once: itsdangerous derives the key again for every token it reads.
-        self._keys = [kept.derive_key(key) for key in reversed(kept.secret_keys)]
+        self._keys = [signer.derive_key(key) for key in reversed(signer.secret_keys)]
         self._digest = digest().name
         self._signature_length = len(base64_encode(b"\0" * digest().digest_size))
 

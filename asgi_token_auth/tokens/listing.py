@@ -43,7 +43,7 @@ def check_filters(
         raise InvalidInput(f"limit must be from 1 to {MAX_LIMIT:,}.")
 
 
-def first_page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
+def cut_page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
     """The first ``limit`` of ``rows``, or fewer where their restrictions are long; and whether there are more."""
     size = 0
     for count, row in enumerate(rows[:limit]):

@@ -18,7 +18,7 @@ from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, check_actor_id
 from asgi_token_auth.tokens import copying
 from asgi_token_auth.tokens.changes import TokenChanges
-from asgi_token_auth.tokens.listing import TokenList, check_filters, first_page
+from asgi_token_auth.tokens.listing import TokenList, check_filters, cut_page
 from asgi_token_auth.tokens.record import (
     KEEP,
     IssuedToken,
@@ -211,7 +211,7 @@ class TokenStore(TableStore):
             now=int(self.clock()),
             limit=limit + 1,
         )
-        shown, more = first_page(rows, limit)
+        shown, more = cut_page(rows, limit)
         items = [self._record_of(row) for row in shown]
         return Page(items, items[-1].id if more else None)
 
