@@ -91,7 +91,7 @@ class File:
 
     def failure(self, error: Exception) -> StorageError:
         """``error`` in a sentence that says what to do."""
-        return StorageError(f"{self.name}: {sentence(error)}")
+        return StorageError(f"{self.name}: {sentence(error, self.path)}")
 
     def close_soon(self, connection: aiosqlite.Connection) -> None:
         """Have a connection closed by its thread, without waiting for what it is doing."""
