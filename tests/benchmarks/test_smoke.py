@@ -30,6 +30,13 @@ def test_every_server_answers_over_http() -> None:
     assert ran.stdout.count("managed tokens in PostgreSQL against") == 2
 
 
+def test_the_largest_tokens_are_served_and_measured() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.size_cost", "--tokens", "5"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert ran.returncode == 0 or ran.stderr.strip() == "A goal was missed.", ran.stderr
+    assert ran.stdout.count("met") + ran.stdout.count("MISSED") == 12
+
+
 def test_every_page_of_few_and_of_many_tokens_answers_as_expected() -> None:
     ran = run("list_cost", "--many", "2000")
     # Of numbers this small anything may be measured.

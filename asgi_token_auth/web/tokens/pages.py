@@ -41,8 +41,9 @@ SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", 
 # The buttons of the forms.
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 
-#: So many of the latest events of a token are on its page.
+#: So many of the latest events of a token are on its page, and in its JSON.
 _MAX_EVENTS: Final = 100
+_MAX_JSON_EVENTS: Final = 1_000
 
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
@@ -326,12 +327,15 @@ class TokenPages:
     async def _detail_page(
         self, request: PageRequest, requester: Requester, token: TokenRecord, *, full: bool
     ) -> Response:
-        # A token that a script rotates every hour has thousands. Scripts get them all.
-        latest = None if request.as_json else _MAX_EVENTS + 1
-        events = await self._store.events(token.id, owner=requester.visible, latest=latest) if full else ()
+        # A token that a script rotates every hour has thousands.
+        most = _MAX_JSON_EVENTS if request.as_json else _MAX_EVENTS
+        events = await self._store.events(token.id, owner=requester.visible, latest=most + 1) if full else ()
+        events, earlier = events[-most:], len(events) > most
         if request.as_json:
             details = _visible_json(token, full=full)
-            return json_answer({"ok": True, "details": details, "events": events_json(events)})
+            return json_answer(
+                {"ok": True, "details": details, "events": events_json(events), "earlier_events": earlier}
+            )
         own = token.actor_id == requester.id
         token = token if full else replace(token, description=None)
         return await self._pages.page(
@@ -340,8 +344,8 @@ class TokenPages:
             "tokens/detail.html",
             token=token,
             full=full,
-            events=events[-_MAX_EVENTS:],
-            earlier=len(events) > _MAX_EVENTS,
+            events=events,
+            earlier=earlier,
             error=None,
             names=await self._host.names({token.actor_id, *(event.by for event in events if event.by)}),
             may_change=own and requester.may_create,

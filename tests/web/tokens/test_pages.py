@@ -143,7 +143,7 @@ async def test_damaged_rows_are_shown_beside_the_others(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_page_shows_the_latest_of_many_events_and_json_all(tmp_path: Path, kind: str) -> None:
+async def test_a_page_shows_the_latest_of_many_events_and_json_more_of_them(tmp_path: Path, kind: str) -> None:
     async with running(kind, tmp_path) as site:
         await site.store.issue("ann")
         site.run_sql(
@@ -160,7 +160,16 @@ async def test_a_page_shows_the_latest_of_many_events_and_json_all(tmp_path: Pat
         assert page.index("number 99.") < page.index("number 1.")
         assert "<strong>created</strong>" not in page
         assert f'These are the latest 100. <a href="{PATH}/1.json">' in page
-        assert len((await get(site, "/1.json")).json()["events"]) == 101
+        shown = (await get(site, "/1.json")).json()
+        assert (len(shown["events"]), shown["earlier_events"]) == (101, False)
+        # Nobody who has a token changed for years may hold up others with it.
+        site.run_sql(
+            f"insert into {site.store.table}_events (token_id, event, at_timestamp) "
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000) select 1, 'edited', 6 from n"
+        )
+        shown = (await get(site, "/1.json")).json()
+        assert (len(shown["events"]), shown["earlier_events"]) == (1_000, True)
+        assert shown["events"][-1]["at"] == "1970-01-01T00:00:06Z"
 
 
 @pytest.mark.parametrize("kind", KINDS)
