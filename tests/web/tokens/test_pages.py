@@ -165,7 +165,8 @@ async def test_a_page_shows_the_latest_of_many_events_and_json_more_of_them(tmp_
         # Nobody who has a token changed for years may hold up others with it.
         site.run_sql(
             f"insert into {site.store.table}_events (token_id, event, at_timestamp) "
-            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000) select 1, 'edited', 6 from n"
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 1000) "
+            "select 1, 'edited', 6 from n"
         )
         shown = (await get(site, "/1.json")).json()
         assert (len(shown["events"]), shown["earlier_events"]) == (1_000, True)
