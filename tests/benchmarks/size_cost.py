@@ -95,6 +95,20 @@ async def signed_in(scope: Any) -> dict[str, str]:
     return {"id": "ann"}
 
 
+async def verify(app: Any, text: str) -> None:
+    """One request with a token, without a client, whose own objects would be most of what is measured."""
+    statuses = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    headers = [(b"authorization", f"Bearer {text}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "headers": headers}
+    await app(scope, None, send)
+    assert statuses == [200]
+
+
 async def hold(action: Callable[[], Awaitable[Any]], times: int = 3) -> float:
     """The least of the longest holds, because other programs hold the loop up too. Milliseconds."""
     found = []
@@ -138,7 +152,7 @@ async def run(count: int) -> bool:
 
             async def verify_all() -> None:
                 for text in texts:
-                    assert (await client.get("/", headers={"Authorization": f"Bearer {text}"})).status_code == 200
+                    await verify(app, text)
                     # Real requests come one by one.
                     await asyncio.sleep(0)
 
