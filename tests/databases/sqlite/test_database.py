@@ -87,7 +87,7 @@ async def test_a_new_file_is_made_in_wal_and_an_attached_one_keeps_its_mode(tmp_
 
 async def test_a_missing_file_is_made_only_where_that_is_allowed(tmp_path: Path) -> None:
     for database in (SQLite(tmp_path / "a.db", create=False), SQLite(tmp_path / "a.db").for_reading()):
-        with pytest.raises(StorageError, match="cannot be opened"):
+        with pytest.raises(StorageError, match="it is not there; check the path"):
             await database.open()
     assert list(tmp_path.iterdir()) == []
 
