@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 from itsdangerous import BadData, Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
+from asgi_token_auth.decoding import listed, logger, secret_of
 from asgi_token_auth.errors import ConfigurationError
 
 #: The start of managed tokens, and of Datasette's signed tokens.
@@ -34,14 +35,28 @@ class SigningSecrets:
     """The secrets that sign and verify, oldest first: the newest signs, every one verifies.
 
     Rotation: append the new secret, wait until the tokens of the old one are replaced, remove the old one.
+
+    A line end, a byte-order mark, white space or quotes around a secret come from the way it was stored, which need not
+    be the same for the server and for a command. So what is left without them signs, and both texts verify.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_values", "dropped")
 
     def __init__(self, values: Sequence[str]) -> None:
         if isinstance(values, str) or not values:
             raise ConfigurationError("SigningSecrets takes a list of secrets with at least one in it.")
-        self._values = tuple(values)
+        dropped: dict[str, None] = {}
+        read: list[str] = []
+        for value in values:
+            cleaned = secret_of(value)
+            read += [value, cleaned.text] if cleaned.text else [value]
+            dropped.update(dict.fromkeys(cleaned.dropped))
+            if value.endswith(("\n", "\r")):
+                dropped["a line end behind it"] = None
+        # The last of each: the newest signs.
+        self._values = tuple(reversed(dict.fromkeys(reversed(read))))
+        #: What was taken away of them, in words.
+        self.dropped: tuple[str, ...] = tuple(dropped)
 
     @classmethod
     def of(cls, secret: SecretInput | None) -> SigningSecrets:
@@ -76,7 +91,10 @@ class SigningSecrets:
             if not _is_encodable(value):
                 raise ConfigurationError(f"{name}: holds characters that are not text: use printable characters.")
             values.append(value)
-        return cls(values)
+        signing = cls(values)
+        if signing.dropped:
+            logger.info("%s: %s left out; take it away there", name, listed(signing.dropped))
+        return signing
 
     @property
     def weak(self) -> bool:

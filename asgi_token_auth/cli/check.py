@@ -22,6 +22,8 @@ from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.sections import PLUGIN, PREDECESSOR, SECRETS_PREDECESSOR, section_in, with_secrets_section
 from asgi_token_auth.config.values import is_array, is_object, is_readable_by_everyone, read_config_file
 from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
+from asgi_token_auth.decoding import listed
+from asgi_token_auth.decoding import logger as decoding_logger
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import MIN_SECRET_LENGTH, SigningSecrets
@@ -43,7 +45,7 @@ class _Report:
 
     @contextmanager
     def collecting(self) -> Generator[None, None, None]:
-        """Errors and logged warnings become problems."""
+        """Errors and logged warnings become problems, and what was left out of a text a note."""
         report = self
 
         class Handler(logging.Handler):
@@ -52,14 +54,24 @@ class _Report:
                 if record.getMessage() not in report.problems:
                     report.problems.append(record.getMessage())
 
+        class Dropped(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.getMessage() not in report.notes:
+                    report.notes.append(record.getMessage())
+
         handler, logger = Handler(logging.WARNING), logging.getLogger("asgi_token_auth")
         logger.addHandler(handler)
+        dropped, level = Dropped(logging.INFO), decoding_logger.level
+        decoding_logger.addHandler(dropped)
+        decoding_logger.setLevel(logging.INFO)
         try:
             yield
         except TokenAuthError as error:
             self.problems.append(str(error))
         finally:
             logger.removeHandler(handler)
+            decoding_logger.removeHandler(dropped)
+            decoding_logger.setLevel(level)
 
 
 class _NamedPath(ParamType):
@@ -209,7 +221,10 @@ def _check_secrets(configuration: Configuration, report: _Report) -> None:
     if configuration.secret is not None:
         values += SigningSecrets.of(configuration.secret).reveal()
     elif os.environ.get("DATASETTE_SECRET"):
-        values.append(os.environ["DATASETTE_SECRET"])
+        signing = SigningSecrets([os.environ["DATASETTE_SECRET"]])
+        values += signing.reveal()
+        if signing.dropped:
+            decoding_logger.info("DATASETTE_SECRET: %s left out; take it away there", listed(signing.dropped))
     if any(len(set(key)) < _MIN_DIFFERENT_CHARACTERS for key in configuration.encryption_keys):
         report.problems.append(
             "secrets.encryption_key: is a pattern of few different characters; make one with asgi-token-auth secrets "

@@ -18,6 +18,7 @@ from asgi_token_auth.cli.output import format_fields, print_json, print_to_stder
 from asgi_token_auth.cli.records import token_fields
 from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.config.values import is_array, is_object
+from asgi_token_auth.decoding import token_of
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
@@ -73,6 +74,7 @@ def decode(
     if token is None or token == "-":
         token = read_token_from_stdin()
     else:
+        token = token_of(token).text
         print_to_stderr("Hint: arguments are seen by other users and kept in histories; standard input is not.")
     if token.startswith(MANAGED_PREFIX):
         finding = asyncio.run(_decode_managed(token, signing, database))

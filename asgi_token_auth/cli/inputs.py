@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import select
@@ -14,10 +15,8 @@ import click
 from asgi_token_auth.cli.options import SECRET_VARIABLE
 from asgi_token_auth.cli.output import escape_unprintable, print_to_stderr
 from asgi_token_auth.config.values import is_readable_by_everyone
+from asgi_token_auth.decoding import MAX_SECRET_FILE, Undecodable, decode, listed, read_bytes, read_value, token_of
 from asgi_token_auth.signing import SigningSecrets
-
-#: Bytes read of a secret's file, and of a token on standard input.
-MAX_FILE: Final = 65_536
 
 _LONGEST_ANSWER: Final = 100
 
@@ -48,6 +47,10 @@ def read_secret(ctx: click.Context, secret: str | None, secret_file: str | None)
             f"Hint: options are seen by other users and kept in histories; the variable {SECRET_VARIABLE} is not."
         )
     signing = SigningSecrets([secret])
+    if signing.dropped:
+        print_to_stderr(
+            f"Warning: the secret: {listed(signing.dropped)} left out, as servers do; Datasette alone would not."
+        )
     if signing.weak:
         print_to_stderr("Warning: the secret is shorter than 16 characters and may be guessed.")
     return signing
@@ -58,30 +61,29 @@ def read_optional_secret(ctx: click.Context, secret: str | None, secret_file: st
     return None if secret is None and secret_file is None else read_secret(ctx, secret, secret_file)
 
 
-def read_secret_file(path: Path, what: str) -> bytes:
-    """The first bytes of a file, one more than :data:`MAX_FILE` where there are so many.
+def read_key_file(path: Path, what: str) -> str:
+    """The text of a file of keys.
 
     Raises:
-        click.ClickException: ``what`` cannot be read.
+        click.ClickException: ``what`` cannot be read, is no text, or holds nothing.
     """
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "that is no path"
-        raise click.ClickException(f"{what} cannot be read: {why}.") from error
+        text = decode(read_bytes(path)).text
+    except Undecodable as error:
+        raise click.ClickException(f"{what} {error}") from error
+    if not text.strip():
+        raise click.ClickException(f"{what} holds no key.")
+    return text
 
 
 def _secret_from_file(path: Path) -> str:
-    raw = read_secret_file(path, "The secret's file")
-    if len(raw) > MAX_FILE:
-        raise click.ClickException(f"The secret's file is longer than {MAX_FILE:,} bytes.")
+    try:
+        secret = read_value(path).text
+    except Undecodable as error:
+        raise click.ClickException(f"The secret's file {error}") from error
     if is_readable_by_everyone(path):
         print_to_stderr(f"Warning: every user of this machine may read {path}; chmod o-r takes that away.")
-    try:
-        return raw.decode().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise click.ClickException("The secret's file is not valid UTF-8.") from error
+    return secret
 
 
 def read_token_from_stdin() -> str:
@@ -90,14 +92,14 @@ def read_token_from_stdin() -> str:
     Raises:
         click.ClickException: there is none, or it is no text.
     """
-    token = read_stdin("token", prompt="Paste the token, press Enter, then Ctrl-D:").strip()
+    token = token_of(read_stdin("token", prompt="Paste the token, press Enter, then Ctrl-D:")).text
     if not token:
         raise click.ClickException("Standard input holds no token.")
     return token
 
 
 def read_stdin(what: str, *, prompt: str | None = None) -> str:
-    """All of standard input, which holds ``what``. People at a terminal are shown the ``prompt``.
+    """All of standard input, which holds ``what``, without a byte-order mark. People are shown the ``prompt``.
 
     Raises:
         click.ClickException: it is closed, too long, or no text.
@@ -110,15 +112,18 @@ def read_stdin(what: str, *, prompt: str | None = None) -> str:
         print_to_stderr(prompt)
     raw = b""
     # The end of a line is no part of what is measured.
-    most = MAX_FILE + len("\r\n")
+    most = MAX_SECRET_FILE + len("\r\n")
     while len(raw) <= most and (more := _read_some(stdin, most + 1 - len(raw))):
         raw += more
-    if len(raw) > most or len(raw.rstrip(b"\r\n")) > MAX_FILE:
-        raise click.ClickException(f"Standard input holds more than {MAX_FILE:,} bytes; that is no {what}.")
+    if len(raw) > most or len(raw.rstrip(b"\r\n")) > MAX_SECRET_FILE:
+        raise click.ClickException(f"Standard input holds more than {MAX_SECRET_FILE:,} bytes; that is no {what}.")
     try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"Standard input is not valid UTF-8; that is no {what}.") from error
+        read = decode(raw)
+    except Undecodable as error:
+        raise click.ClickException(f"Standard input {error}") from error
+    if read.dropped:
+        print_to_stderr(f"Hint: standard input: {listed(read.dropped)} left out.")
+    return read.text
 
 
 def _read_some(stdin: TextIO, size: int) -> bytes:
@@ -155,5 +160,6 @@ def confirm(question: str, *, yes: bool) -> None:
         stdin = None
     while stdin is not None and len(answer) < _LONGEST_ANSWER and (more := _read_some(stdin, 1)) not in (b"", b"\n"):
         answer += more
-    if answer.strip().lower() not in (b"y", b"yes"):
+    # PowerShell begins what it pipes with a byte-order mark.
+    if answer.removeprefix(codecs.BOM_UTF8).strip().lower() not in (b"y", b"yes"):
         raise click.ClickException("Nothing was changed, because nobody said yes; a script says --yes.")

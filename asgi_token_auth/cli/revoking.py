@@ -22,6 +22,7 @@ from asgi_token_auth.cli.output import escape_unprintable, print_json
 from asgi_token_auth.cli.process import finish_despite_interrupt
 from asgi_token_auth.cli.records import count_of_tokens, list_all
 from asgi_token_auth.cli.stores import open_token_store
+from asgi_token_auth.decoding import token_of
 from asgi_token_auth.errors import TokenNotFound
 from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
@@ -61,7 +62,7 @@ def revoke(
         _revoke_all(database, everything_of, yes=yes, by=by, as_json=as_json)
         return
     by_text = which == "-"
-    if not by_text and which.startswith(MANAGED_PREFIX):
+    if not by_text and token_of(which).text.startswith(MANAGED_PREFIX):
         raise click.UsageError(
             "Give the token on standard input, and - as the ID: other users see arguments, and histories keep them."
         )

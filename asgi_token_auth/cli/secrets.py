@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -14,13 +13,14 @@ from typing import Any, Final
 
 import click
 
-from asgi_token_auth.cli.inputs import MAX_FILE, confirm, read_secret_file, read_stdin
+from asgi_token_auth.cli.inputs import confirm, read_key_file, read_stdin
 from asgi_token_auth.cli.options import ACTOR, AnyFunction, CheckedText, database_option_for, json_option, yes_option
 from asgi_token_auth.cli.output import escape_unprintable, format_table, print_json, print_to_stderr, terminal_width
 from asgi_token_auth.cli.process import CommandGroup, finish_despite_interrupt
 from asgi_token_auth.cli.records import relative_or
 from asgi_token_auth.cli.stores import open_store
 from asgi_token_auth.config.values import is_readable_by_group_or_others
+from asgi_token_auth.decoding import keys_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json
 from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
@@ -220,7 +220,7 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
         click.ClickException: there is none, or it cannot be one.
     """
     texts = [_read_key_file(Path(file)) for file in files] if files else [os.environ.get(_KEY_VARIABLE, "")]
-    keys = [key for text in texts for key in re.split(r"[\s,]+", text) if key]
+    keys = [key for text in texts for key in keys_of(text)[0]]
     if not keys:
         raise click.UsageError(
             f"Missing encryption key: set the variable {_KEY_VARIABLE}, or give --encryption-key-file."
@@ -234,17 +234,11 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
 
 
 def _read_key_file(path: Path) -> str:
-    raw = read_secret_file(path, f"The encryption key's file {path}")
+    text = read_key_file(path, f"The encryption key's file {path}")
     if is_readable_by_group_or_others(path):
         print_to_stderr(
             f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away."
         )
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"The encryption key's file {path} is not valid UTF-8.") from error
-    if len(raw) > MAX_FILE or not text.strip():
-        raise click.ClickException(f"The encryption key's file {path} holds no key.")
     return text
 
 

@@ -12,7 +12,7 @@ import click
 
 from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.cli.process import finish_then_stop, set_change_state
-from asgi_token_auth.databases.address import WHICH_KINDS, database_at, is_dsn, is_of_another_kind
+from asgi_token_auth.databases.address import WHICH_KINDS, check_path, database_at, is_dsn, is_of_another_kind
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, StorageError
@@ -151,6 +151,10 @@ def database_exists(database: str) -> bool:
     # A database in memory would be lost with this process.
     if database == ":memory:" or is_of_another_kind(database):
         raise click.UsageError(f"There is no such kind of database; {WHICH_KINDS}")
+    try:
+        check_path(database)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error).replace("the path", "The path", 1)) from error
     try:
         database.encode()
         Path(database).stat()

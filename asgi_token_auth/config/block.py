@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
+from asgi_token_auth.decoding import keys_of, listed, logger, token_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.permissions import ACTIONS
 from asgi_token_auth.signing import SecretInput, SigningSecrets
@@ -181,6 +182,9 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
         if "token" not in entry:
             raise ConfigurationError(f"{where} has no token; add one.")
         token = entry["token"]
+        if isinstance(token, str):
+            # None of it can be a part of a token.
+            token = token_of(token).told(where)
         check_token(token, where)
         actor = checked_actor(entry.get("actor"), where)
         if token in tokens and tokens[token] != actor:
@@ -224,7 +228,14 @@ def _keys(value: str | list[str] | None) -> tuple[str, ...]:
         raise ConfigurationError("secrets.encryption_key: must be a string or a list of strings, newest last.")
     if not keys:
         raise ConfigurationError("secrets.encryption_key: is an empty list; give one key, or remove secrets.")
-    return tuple(keys)
+    read: list[str] = []
+    for key in keys:
+        # As the command reads them: one text may hold several.
+        found, dropped = keys_of(key)
+        if dropped:
+            logger.info("secrets.encryption_key: %s left out; take it away there", listed(dropped))
+        read += found or [key]
+    return tuple(read)
 
 
 def _only(value: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

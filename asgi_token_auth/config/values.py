@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+from asgi_token_auth.decoding import Undecodable, decode, read_bytes, read_value, value_of
 from asgi_token_auth.errors import ConfigurationError
 
 logger: Final = logging.getLogger("asgi_token_auth")
-
-#: Characters of a file named by ``$file``.
-MAX_SECRET_FILE: Final = 65_536
 
 #: Bytes of a configuration file.
 MAX_CONFIG_FILE: Final = 16 * 1_048_576
@@ -31,27 +30,62 @@ def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     file = Path(path)
     if file.suffix not in (".json", ".toml"):
         raise ConfigurationError(f"{file}: a configuration file ends in .json or .toml.")
+    kind = file.suffix[1:].upper()
     try:
-        with file.open("rb") as opened:
-            raw = opened.read(MAX_CONFIG_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "that is no path"
-        raise ConfigurationError(f"{file} cannot be read: {why}.") from error
-    if len(raw) > MAX_CONFIG_FILE:
-        raise ConfigurationError(f"{file} is larger than {MAX_CONFIG_FILE:,} bytes.")
+        text = decode(read_bytes(file, MAX_CONFIG_FILE)).told(str(file))
+    except Undecodable as error:
+        raise ConfigurationError(f"{file} {error}") from error
     try:
-        text = raw.decode()
         block: dict[str, Any] = (
             json.loads(text, object_pairs_hook=_object) if file.suffix == ".json" else tomllib.loads(text)
         )
     except _RepeatedKey as error:
         raise ConfigurationError(f"{file} has the same key twice in one object; remove one.") from error
-    except (ValueError, RecursionError) as error:
-        # The error's own text quotes the file, which may hold a secret.
-        raise ConfigurationError(f"{file} is not valid {file.suffix[1:].upper()} in UTF-8.") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{file} is not valid {kind}: it is nested too deeply.") from error
+    except ValueError as error:
+        # Not as the cause: the error has the whole file in it, which may hold a secret, and its words may quote it.
+        raise ConfigurationError(f"{file} is not valid {kind}: {_place_of(error, text)}.") from None
     if not is_object(block):
         raise ConfigurationError(f"{file} must hold one object of configuration keys.")
     return block
+
+
+#: What parsers say of a fault without quoting anything, and our words for it. Others are told by their place alone.
+_FAULTS: Final = (
+    ("Expecting ',' delimiter", "a comma or a closing bracket is missing"),
+    ("Expecting ':' delimiter", "a colon is missing"),
+    ("Expecting property name", "a key in double quotes is missing, or there is a comma too many"),
+    ("Illegal trailing comma", "there is a comma too many"),
+    ("Expecting value", "a value is missing, or there is a comma too many"),
+    ("Extra data", "there is something after the end"),
+    ("Unterminated string", "a string begins that never ends"),
+    ("Invalid control character", "a string holds a line end or another control character"),
+    ("Invalid \\escape", "a backslash is not doubled"),
+    ("Invalid \\u", "a backslash is not doubled"),
+    ("Cannot overwrite", "the same key stands twice"),
+    ("Cannot declare", "the same table stands twice"),
+    ("Cannot mutate", "the same table stands twice"),
+    ("Duplicate inline table key", "the same key stands twice"),
+    ("Unclosed array", "a bracket is missing"),
+    ("Unclosed inline table", "a brace is missing, or there is a comma or a line end too many"),
+    ("Expected '='", "a key has no ="),
+    ("Invalid initial character for a key part", "a key is missing, or there is a comma too many"),
+    ("Invalid value", "the value is none; put text in quotes"),
+    ("Unescaped '\\'", "a backslash is not doubled"),
+)
+
+
+def _place_of(error: ValueError, text: str) -> str:
+    """Where a parser stopped, and why where that can be said without quoting the file."""
+    said = str(error)
+    line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
+    if isinstance(error, json.JSONDecodeError):
+        line, column = error.lineno, error.colno
+    elif place := re.search(r"\(at line ([0-9]+), column ([0-9]+)\)$", said):
+        line, column = int(place[1]), int(place[2])
+    why = next((words for start, words in _FAULTS if said.startswith(start)), None)
+    return f"see line {line}, column {column}" + (f": {why}" if why else "")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,34 +123,27 @@ def _environment(name: object, where: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise ConfigurationError(f"{where}: the environment variable {name} is not set; set it or change $env.")
-    return value
+    read = value_of(value).told(f"{where}: the environment variable {name}")
+    if not read:
+        raise ConfigurationError(f"{where}: the environment variable {name} holds nothing but a line end; set it.")
+    return read
 
 
 def _file(path: object, where: str) -> str:
     if not isinstance(path, str) or not path:
         raise ConfigurationError(f"{where}: $file needs the path of a file.")
     try:
-        # Windows editors begin a file with a mark that is no part of its text.
-        with Path(path).open(encoding="utf-8-sig") as file:
-            text = file.read(MAX_SECRET_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "that is no path"
-        why = (error.strerror or why) if isinstance(error, OSError) else why
-        raise ConfigurationError(f"{where}: the file {path} cannot be read: {why}.") from error
-    if len(text) > MAX_SECRET_FILE:
-        raise ConfigurationError(f"{where}: the file {path} is longer than {MAX_SECRET_FILE:,} characters.")
-    value = text.rstrip("\r\n")
-    if not value:
-        raise ConfigurationError(f"{where}: the file {path} is empty.")
-    if "\n" in value or "\r" in value:
-        raise ConfigurationError(f"{where}: the file {path} holds more than one line.")
+        # Of encryption keys, a file may hold one in each line.
+        read = read_value(path, lines=where.startswith("secrets."))
+    except Undecodable as error:
+        raise ConfigurationError(f"{where}: the file {path} {error}") from error
     if where.startswith("secrets.") and is_readable_by_group_or_others(path):
         logger.warning(
             "%s: other users of this machine, or of the group, may read the file %s; chmod go-rwx takes that away",
             where,
             path,
         )
-    return value
+    return read.told(f"{where}: the file {path}")
 
 
 def is_readable_by_everyone(path: str | os.PathLike[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.decoding import secret_of
 from asgi_token_auth.errors import ConfigurationError
 
 #: Of a sentence about an address of another kind, which is never repeated: it may hold a password.
@@ -22,7 +23,7 @@ _OTHER_KIND: Final = re.compile(
 
 def is_dsn(address: object) -> bool:
     """Whether it is the DSN of a PostgreSQL database, which may hold a password."""
-    return isinstance(address, str) and address.startswith(("postgresql://", "postgres://"))
+    return isinstance(address, str) and secret_of(address).text.startswith(("postgresql://", "postgres://"))
 
 
 def is_of_another_kind(address: str) -> bool:
@@ -44,7 +45,22 @@ def database_at(address: str | os.PathLike[str]) -> Database:
             raise ConfigurationError(
                 "PostgreSQL needs one more package: pip install 'asgi-token-auth[postgres]'."
             ) from error
-        return Postgres(address)
-    if isinstance(address, str) and is_of_another_kind(address):
-        raise ConfigurationError(f"there is no such kind of database; {WHICH_KINDS}")
+        # A DSN has neither spaces nor quotes.
+        return Postgres(secret_of(address).told("the DSN of a database"))
+    if isinstance(address, str):
+        if is_of_another_kind(address):
+            raise ConfigurationError(f"there is no such kind of database; {WHICH_KINDS}")
+        check_path(address)
     return SQLite(address)
+
+
+def check_path(path: str) -> None:
+    """Refuse a path with something around it that nobody means, but that a file's name may hold.
+
+    Raises:
+        ConfigurationError: naming what it is.
+    """
+    read = secret_of(path)
+    around = read.dropped or (("a line end behind it",) if path.endswith(("\r", "\n")) else ())
+    if around and read.text:
+        raise ConfigurationError(f"the path of a database has {' and '.join(around)}: take it away.")

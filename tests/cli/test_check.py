@@ -225,3 +225,22 @@ def test_an_empty_section_of_a_configuration_is_said_to_be_empty(terminal: Termi
     (terminal.folder / "config.json").write_text(json.dumps({"plugins": {"asgi-token-auth": block}}))
     done = terminal.run("check", "config.json", code=1)
     assert "nothing is configured" in done.out + done.err
+
+
+def test_what_was_left_out_of_a_text_is_a_note(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    block = {**GOOD, "tokens": [{"token": "Bearer a-long-random-string-for-a-bot", "actor": {"id": "bot"}}]}
+    done = check(
+        terminal,
+        "\ufeff" + json.dumps(block),
+        "--database",
+        "tokens=tokens.db",
+        DATASETTE_SECRET=f"'{SECRET}'\r",
+    )
+    assert "Note: config.json: a byte-order mark in front is left out" in done.out
+    assert "Note: tokens: number 1: the word Bearer in front is left out" in done.out
+    assert "Note: secret: a pair of quotes (') around it" in done.out
+    assert "No problems found." in done.out
+    assert SECRET not in done.out
+    done = check(terminal, {"manage_tokens": True}, "--database", "tokens=tokens.db", DATASETTE_SECRET=f"{SECRET}\r")
+    assert "Note: DATASETTE_SECRET: a line end behind it is left out" in done.out

@@ -187,7 +187,7 @@ def test_a_secret_may_stand_in_a_file(terminal: Terminal) -> None:
     assert "every user of this machine may read" in terminal.run("create-token", "root", "--secret-file", "secret").err
 
 
-@pytest.mark.parametrize(("content", "code"), [(b"", 2), (b"\xff\xfe", 1), (b"x" * 70_000, 1), (None, 1)])
+@pytest.mark.parametrize(("content", "code"), [(b"", 1), (b"\xff\xfe", 1), (b"x" * 70_000, 1), (None, 1)])
 def test_a_file_without_a_usable_secret_is_refused(terminal: Terminal, content: bytes | None, code: int) -> None:
     if content is not None:
         (terminal.folder / "secret").write_bytes(content)

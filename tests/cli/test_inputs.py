@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 
-from tests.support.terminal import Terminal, command, environment, wait_until_waiting
+from asgi_token_auth import SecretStore
+from asgi_token_auth.databases.sqlite import SQLite
+from tests.support.terminal import SECRET, Terminal, command, environment, verdict, wait_until_waiting
 
 
 def test_arguments_and_input_that_are_no_utf_8(terminal: Terminal) -> None:
@@ -77,3 +80,53 @@ def test_streams_that_do_not_wait(terminal: Terminal) -> None:
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert shown.count(b"\n") == 5_001
+
+
+def test_what_stands_around_secrets_tokens_and_keys_is_read_as_servers_read_it(terminal: Terminal) -> None:
+    """PowerShell, Notepad and env files."""
+    file = terminal.folder / "secret.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + SECRET.encode() + b"\r\n")
+    file.chmod(0o600)
+    token = terminal.run("tokens", "create", "alice", "--secret-file", "secret.txt").out.strip()
+    assert verdict(terminal, token)["id"] == "alice"
+    for secret in (f'"{SECRET}"', f"{SECRET}\r", f"\ufeff{SECRET}\n"):
+        done = terminal.quick("tokens", "create", "bob", DATASETTE_SECRET=secret)
+        assert verdict(terminal, done.out)["id"] == "bob"
+        assert "Warning: the secret:" in done.err
+        assert SECRET not in done.err
+    for around in ("\ufeff{}\r\n", "Bearer {}", '"{}"', "Authorization: Bearer {}\n"):
+        given = around.format(token)
+        assert "accepted" in terminal.quick("decode", stdin=given).out
+        assert "accepted" in terminal.quick("decode", given).out
+    assert "is revoked" in terminal.run("tokens", "revoke", "-", stdin=f"\ufeffBearer {token}\r\n").out
+    # What may be meant is refused by its name.
+    assert "UTF-16" in terminal.fails("decode", stdin=token.encode("utf-16"))
+    assert "UTF-16" in terminal.fails("tokens", "revoke", "-", stdin=token.encode("utf-16-le"))
+    file.write_bytes(SECRET.encode("utf-16"))
+    assert "UTF-16" in terminal.fails("create-token", "root", "--secret-file", "secret.txt")
+    file.write_text(f"{SECRET}\nand another line\n")
+    assert "more than one line" in terminal.fails("create-token", "root", "--secret-file", "secret.txt")
+    sentence = terminal.quick("tokens", "list", ASGI_TOKEN_AUTH_DATABASE="tokens.db\r", code=2).err
+    assert "a line end behind it" in sentence
+    assert "quotes" in terminal.quick("tokens", "list", "--database", '"tokens.db"', code=2).err
+
+
+def test_a_yes_that_begins_with_a_mark(terminal: Terminal) -> None:
+    terminal.quick("tokens", "create", "alice")
+    done = terminal.run("tokens", "revoke", "--all-of", "alice", stdin=b"\xef\xbb\xbfy\r\n")
+    assert "Revoked 1 token" in done.out
+
+
+def test_a_value_that_begins_with_a_mark_is_stored_without_it(terminal: Terminal) -> None:
+    key = terminal.quick("secrets", "generate-encryption-key").out.strip()
+    (terminal.folder / "key").write_bytes(b"\xef\xbb\xbf'" + key.encode() + b"'\r\n")
+    (terminal.folder / "key").chmod(0o600)
+    arguments = ("secrets", "set", "A", "--encryption-key-file", "key")
+    assert "byte-order mark" in terminal.run(*arguments, stdin=b'\xef\xbb\xbf"quoted"\r\n').err
+    assert "UTF-16" in terminal.fails(*arguments, stdin="value".encode("utf-16"))
+
+    async def read() -> str:
+        async with SecretStore(SQLite(terminal.folder / "tokens.db"), encryption_key=key) as store:
+            return await store.get_secret("A") or ""
+
+    assert asyncio.run(read()) == '"quoted"'

@@ -261,7 +261,7 @@ def test_rotate_stops_at_a_secret_that_cannot_be_read(terminal: Terminal) -> Non
         (None, "cannot be read: No such file"),
         (b"", "holds no key"),
         (b"\xff", "not valid UTF-8"),
-        (b"x" * 70_000, "no"),
+        (b"x" * 70_000, "is longer than 65,536 bytes"),
     ],
 )
 def test_a_key_file_that_cannot_be_one_is_refused(terminal: Terminal, content: bytes | None, sentence: str) -> None:

@@ -18,7 +18,6 @@ PASSWORD = "hunter2"
 OTHER_KINDS = (
     f"postgresql+asyncpg://u:{PASSWORD}@h/db",
     f"POSTGRESQL://u:{PASSWORD}@h/db",
-    f" postgresql://u:{PASSWORD}@h/db",
     f"postgresql:/u:{PASSWORD}@h/db",
     f"mysql://u:{PASSWORD}@h/db",
     f"jdbc:postgresql://h/db?password={PASSWORD}",

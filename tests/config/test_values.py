@@ -7,7 +7,8 @@ import pytest
 
 from asgi_token_auth import from_config
 from asgi_token_auth.config.block import read_configuration
-from asgi_token_auth.config.values import MAX_CONFIG_FILE, MAX_SECRET_FILE
+from asgi_token_auth.config.values import MAX_CONFIG_FILE
+from asgi_token_auth.decoding import MAX_SECRET_FILE
 from asgi_token_auth.errors import ConfigurationError
 from tests.support.configured import BOT, HIDDEN, SECRET, TOKEN, actor_of, ask, nobody, signed, whoami
 
@@ -45,10 +46,10 @@ async def test_a_mapping_a_json_file_and_a_toml_file_mean_the_same(tmp_path: Pat
         ("block.json", None, "cannot be read: No such file"),
         ("block.json", b'{"secret": "hunter2", }', "is not valid JSON"),
         ("block.json", b"[" * 100_000, "is not valid JSON"),
-        ("block.json", b'{"secret": "hunter2\xff"}', "is not valid JSON in UTF-8"),
+        ("block.json", b'{"secret": "hunter2\xff"}', "is not valid UTF-8 (byte 0xFF at line 1, byte 20)"),
         ("block.json", b'["hunter2"]', "must hold one object"),
         ("block.toml", b"secret = hunter2", "is not valid TOML"),
-        ("block.toml", b"\xff", "is not valid TOML in UTF-8"),
+        ("block.toml", b"\xff", "is not valid UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_not_quoted(
@@ -68,7 +69,7 @@ def test_an_enormous_configuration_file_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "block.json"
     with file.open("wb") as sparse:
         sparse.truncate(MAX_CONFIG_FILE + 1)
-    with pytest.raises(ConfigurationError, match="is larger than"):
+    with pytest.raises(ConfigurationError, match="is longer than"):
         from_config(whoami, file)
 
 
