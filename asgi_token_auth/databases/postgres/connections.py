@@ -44,7 +44,8 @@ class Pool:
                 await self._turn.acquire()
         except TimeoutError as error:
             raise StorageError(
-                f"{self._server.name}: all {self._size} connections are busy; raise pool_size if that is usual."
+                f"{self._server.name}: all {self._size} connections are busy; raise pool_size, if that is usual, as "
+                "an argument or in the DSN."
             ) from error
         try:
             loop = asyncio.get_running_loop()

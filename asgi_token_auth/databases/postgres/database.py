@@ -15,6 +15,7 @@ import asyncpg
 
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.postgres.connections import Pool
+from asgi_token_auth.databases.postgres.dsn import split_options
 from asgi_token_auth.databases.postgres.failures import ERRORS, is_about_a_value, is_lost
 from asgi_token_auth.databases.postgres.lookup import PostgresLookup
 from asgi_token_auth.databases.postgres.placeholders import numbered
@@ -63,15 +64,17 @@ class Postgres:
     Args:
         dsn: ``postgresql://user@host/database``, as libpq reads it: several hosts, ``target_session_attrs``,
             ``sslmode`` and ``sslrootcert`` are understood, and a password may come from ``PGPASSWORD`` or ``.pgpass``.
-            Options that asyncpg lacks, such as ``channel_binding`` and ``connect_timeout``, are refused by name.
+            Options that asyncpg lacks, such as ``channel_binding`` and ``connect_timeout``, are refused by name. The
+            four arguments that follow may stand in it instead: ``?schema=tokens&pool_size=8``.
         schema: the schema of the tables. ``None``: the first of the role's search path.
-        pool_size: connections kept for queries and writes. Verification has one more.
+        pool_size: connections kept for queries and writes, 4 if not given. Verification has one more.
         statement_cache_size: prepared statements kept by each connection; 0 for a pgbouncer in transaction mode.
+            ``None``: 100, or 0 where a pooler is found in between.
         allow_stale_reads: also read from a standby. A revoked token then works until the standby has caught up.
         ssl: a context for TLS, where the DSN does not say enough.
 
     Raises:
-        ConfigurationError: an argument cannot work. The DSN is never repeated.
+        ConfigurationError: an argument cannot work, or is given here and in the DSN. The DSN is never repeated.
     """
 
     dialect = DIALECT
@@ -81,13 +84,29 @@ class Postgres:
         dsn: str,
         *,
         schema: str | None = None,
-        pool_size: int = 4,
-        statement_cache_size: int = 100,
-        allow_stale_reads: bool = False,
+        pool_size: int | None = None,
+        statement_cache_size: int | None = None,
+        allow_stale_reads: bool | None = None,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
-        options = {"statement_cache_size": statement_cache_size, "ssl": ssl}
-        self._server = Server(dsn, options, allow_stale_reads=bool(allow_stale_reads))
+        dsn, said = split_options(dsn)
+        for name, given in (
+            ("schema", schema),
+            ("pool_size", pool_size),
+            ("statement_cache_size", statement_cache_size),
+            ("allow_stale_reads", allow_stale_reads),
+        ):
+            if given is not None and name in said:
+                raise ConfigurationError(f"{name}: is given twice, as an argument and in the DSN; remove one.")
+        schema = said.get("schema", schema)
+        pool_size = said.get("pool_size", 4 if pool_size is None else pool_size)
+        statement_cache_size = said.get("statement_cache_size", statement_cache_size)
+        options: dict[str, Any] = {"ssl": ssl}
+        if statement_cache_size is not None:
+            if type(statement_cache_size) is not int or statement_cache_size < 0:
+                raise ConfigurationError("statement_cache_size: give a whole number, 0 for none.")
+            options["statement_cache_size"] = statement_cache_size
+        self._server = Server(dsn, options, allow_stale_reads=bool(said.get("allow_stale_reads", allow_stale_reads)))
         self.name: str = self._server.name
         if schema is not None and not re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema):
             raise ConfigurationError(
@@ -95,8 +114,6 @@ class Postgres:
             )
         if type(pool_size) is not int or not 1 <= pool_size <= 1_000:
             raise ConfigurationError("pool_size: give a whole number of connections from 1 to 1,000.")
-        if type(statement_cache_size) is not int or statement_cache_size < 0:
-            raise ConfigurationError("statement_cache_size: give a whole number, 0 for none.")
         self._schema = schema
         self._pool_size = pool_size
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}

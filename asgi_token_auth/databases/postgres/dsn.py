@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Final
+from typing import Final, TypedDict
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from asgi_token_auth.errors import ConfigurationError
@@ -14,6 +15,70 @@ _ONLY_LIBPQ: Final = frozenset(
     "keepalives_count keepalives_idle keepalives_interval load_balance_hosts max_protocol_version min_protocol_version "
     "require_auth requirepeer requiressl sslcertmode sslcompression sslsni tcp_user_timeout".split()
 )
+
+
+# What other drivers call what we call otherwise, or need not be told.
+_OF_OTHERS: Final = {
+    "prepared_statement_cache_size": "statement_cache_size",
+    "prepareThreshold": "statement_cache_size=0",
+    "prepare_threshold": "statement_cache_size=0",
+    "pgbouncer": "statement_cache_size=0",
+    "connection_limit": "pool_size",
+    "max_size": "pool_size",
+    "currentSchema": "schema",
+}
+
+
+class PostgresOptions(TypedDict, total=False):
+    """What a DSN may say besides the address."""
+
+    schema: str
+    pool_size: int
+    statement_cache_size: int
+    allow_stale_reads: bool
+
+
+def split_options(dsn: str) -> tuple[str, PostgresOptions]:
+    """The DSN as the driver reads it, and the options in its query that are ours.
+
+    Raises:
+        ConfigurationError: one is there twice, has a value that it cannot have, or is called otherwise here.
+    """
+    address, mark, query = dsn.partition("?") if isinstance(dsn, str) else (dsn, "", "")
+    if not mark:
+        return dsn, {}
+    theirs: list[str] = []
+    found: dict[str, str] = {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name in _OF_OTHERS:
+            raise ConfigurationError(f"dsn: {name} is an option of other drivers; write {_OF_OTHERS[name]} for it.")
+        if name not in PostgresOptions.__annotations__:
+            if close := difflib.get_close_matches(name, PostgresOptions.__annotations__, n=1, cutoff=0.85):
+                raise ConfigurationError(f"dsn: there is no option {name}; did you mean {close[0]}?")
+            theirs.append(pair)
+            continue
+        if name in found:
+            raise ConfigurationError(f"dsn: {name} is there twice; remove one.")
+        found[name] = unquote(value)
+    options: PostgresOptions = {}
+    if "schema" in found:
+        options["schema"] = found["schema"]
+    if "pool_size" in found:
+        options["pool_size"] = _number("pool_size", found["pool_size"])
+    if "statement_cache_size" in found:
+        options["statement_cache_size"] = _number("statement_cache_size", found["statement_cache_size"])
+    if "allow_stale_reads" in found:
+        if found["allow_stale_reads"] not in ("true", "false"):
+            raise ConfigurationError("dsn: allow_stale_reads is true or false.")
+        options["allow_stale_reads"] = found["allow_stale_reads"] == "true"
+    return (f"{address}?{'&'.join(theirs)}" if theirs else address), options
+
+
+def _number(name: str, value: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise ConfigurationError(f"dsn: {name} is a whole number.")
+    return int(value)
 
 
 def display_name(dsn: object) -> str:

@@ -51,14 +51,27 @@ def _server_message(error: asyncpg.PostgresError, state: str) -> str:
     return f"the server refuses with {type(error).__name__} ({state}){message}."
 
 
+_POOLER: Final = (
+    "its sessions are shared out by a pooler such as pgbouncer in transaction mode, where no statement can stay "
+    "prepared; nothing was changed. Put statement_cache_size=0 into the DSN, behind a ? or a &."
+)
 _SENTENCES: Final = {
     "08": "the connection was lost; it is safe to try again.",
+    "08P01": (
+        "it refuses what was sent; if a pooler such as pgbouncer is in between, take options that it does not know out "
+        "of the DSN, or name them in its ignore_startup_parameters."
+    ),
+    "26000": _POOLER,
+    "42P05": _POOLER,
     "22021": "it holds text that is not UTF-8; mend that, or move to a database whose encoding is UTF8.",
     "22P05": "a character is not in its encoding, so nothing was changed; move to a database whose encoding is UTF8.",
     "25006": "it can only be read; writes need the primary.",
     "28": "it refuses the user or the password; check the DSN, PGPASSWORD and pg_hba.conf.",
     "3D000": "there is no database of this name; create it.",
-    "3F000": "there is no such schema, or none in the search path of this role; create one, or name it with schema=.",
+    "3F000": (
+        "there is no such schema, or none in the search path of this role; create one, or name it with schema=, as an "
+        "argument or in the DSN."
+    ),
     "42501": (
         "this role may not do that. Let a role that may create tables open the store once, which makes them, and grant "
         "this one USAGE on the schema and SELECT, INSERT, UPDATE and DELETE on the tables."

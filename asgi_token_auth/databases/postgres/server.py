@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 
 import asyncpg
@@ -14,6 +15,10 @@ from asgi_token_auth.databases.postgres.dsn import display_name
 from asgi_token_auth.databases.postgres.failures import ERRORS, sentence
 from asgi_token_auth.errors import StorageError
 
+logger: Final = logging.getLogger("asgi_token_auth")
+
+#: Statements that each connection keeps prepared.
+_STATEMENTS: Final = 100
 #: Seconds for a write to begin: to connect, and to wait for the writes of others.
 WRITE_TIMEOUT: Final = 10
 #: Seconds that an open connection has for its answer before the rest of a request's time is spent on a new one.
@@ -27,7 +32,8 @@ class Server:
 
     Args:
         dsn: its address.
-        options: of :func:`asyncpg.connect`.
+        options: of :func:`asyncpg.connect`. Without ``statement_cache_size``, statements stay prepared unless a pooler
+            such as pgbouncer is found in between, which may answer each from another session.
         allow_stale_reads: whether a standby may be asked.
 
     Raises:
@@ -38,7 +44,8 @@ class Server:
         self.name: str = display_name(dsn)
         self.allow_stale_reads = allow_stale_reads
         self._dsn = dsn
-        self._options = options
+        self._options: dict[str, Any] = {"statement_cache_size": _STATEMENTS, **options}
+        self._may_be_pooled = "statement_cache_size" not in options
         # Connections that are being closed. asyncio itself keeps tasks only weakly.
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -57,6 +64,13 @@ class Server:
             # A part of the DSN that asyncpg cannot read; its words may quote it.
             raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from None
         try:
+            if self._may_be_pooled and await _is_pooled(connection):
+                logger.info("%s: a pooler is in between, so no statements are kept prepared", self.name)
+                self._may_be_pooled = False
+                self._options["statement_cache_size"] = 0
+                self.close_soon(connection)
+                return await self.connect()
+            self._may_be_pooled = False
             if not self.allow_stale_reads and await connection.fetchval("select pg_catalog.pg_is_in_recovery()"):
                 raise self.standby_error()
         except BaseException:
@@ -92,6 +106,13 @@ class Server:
     def failure(self, error: BaseException) -> StorageError:
         """``error`` in a sentence that says what to do, and holds nothing that came from a client."""
         return StorageError(f"{self.name}: {sentence(error)}")
+
+
+async def _is_pooled(connection: Any) -> bool:
+    """Whether something between here and the server shares out its sessions: it greets with a number of its own."""
+    # Unnamed, so that nothing of it stays behind in a session of the pooler.
+    asked = await connection.prepare("select pg_catalog.pg_backend_pid()", name="")
+    return bool(await asked.fetchval() != connection.get_server_pid())
 
 
 async def close_connection(connection: Any) -> None:

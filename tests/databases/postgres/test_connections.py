@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import logging
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from asgi_token_auth import SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.databases.address import database_at
 from asgi_token_auth.databases.postgres import Postgres
 from tests.support import postgres
 from tests.support.asgi import SECRET, App, status_of
@@ -78,6 +80,54 @@ async def test_a_network_that_swallows_everything_is_503_and_heals(
         await soon(store.edit(issued.record.id, owner="ann", description="x"))
         for _ in range(4):
             assert await soon(asyncio.gather(*(status_of(custom, "4-s") for _ in range(4)))) == [200] * 4
+
+
+async def test_a_pooler_is_found_without_being_told(
+    server: postgres.Server, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two processes, which name their statements alike, whose sessions are shared out by transactions."""
+    caplog.set_level(logging.INFO)
+    with pooled(server) as address:
+        joint = "&" if "?" in address else "?"
+        async with (
+            TokenStore(database_at(f"{address}{joint}schema={schema}&pool_size=3"), secret=SECRET) as store,
+            TokenStore(Postgres(address, schema=schema), secret=SECRET) as second,
+            asyncio.timeout(60),
+        ):
+            assert "a pooler is in between" in caplog.text
+
+            async def life(one: TokenStore, other: TokenStore) -> None:
+                issued = await one.issue("ann")
+                assert await status_of(application(other), issued.token) == 200
+                await other.revoke(issued.record.id, owner="ann")
+                assert await status_of(application(one), issued.token) == 401
+
+            await asyncio.gather(*(life(*pair) for pair in [(store, second), (second, store)] * 8))
+    caplog.clear()
+    async with TokenStore(Postgres(server.dsn(), schema=schema), secret=SECRET):
+        assert "pooler" not in caplog.text
+
+
+async def test_statements_that_a_pooler_mixes_up_are_a_sentence_with_the_mend(
+    server: postgres.Server, schema: str
+) -> None:
+    with pooled(server) as address:
+        # Kept against better knowledge.
+        databases = [Postgres(address, schema=schema, statement_cache_size=100) for _ in range(4)]
+        said: list[str] = []
+
+        async def ask(database: Postgres, number: int) -> None:
+            try:
+                await database.query(f"select {number % 5}, pg_sleep(0.001)", {})
+            except StorageError as error:
+                said.append(str(error))
+
+        async with asyncio.timeout(60):
+            while not said:
+                await asyncio.gather(*(ask(database, number) for database in databases for number in range(12)))
+        for database in databases:
+            await database.close()
+    assert any("Put statement_cache_size=0 into the DSN" in sentence for sentence in said), said
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from asgi_token_auth import ConfigurationError, ManagedTokens, SQLTokens, StorageError, TokenAuthMiddleware, TokenStore
 from asgi_token_auth.databases.postgres import Postgres
+from asgi_token_auth.databases.postgres.dsn import split_options
 from tests.support import postgres
 from tests.support.asgi import SECRET, App, ask, bearer, http
 from tests.support.postgres_outages import soon
@@ -93,3 +94,51 @@ async def test_the_password_is_in_no_message(
     said.append(Path("/proc/self/cmdline").read_text() if Path("/proc/self/cmdline").exists() else "")
     for secret in ("Pw3", "x%41", "%2541", "xA"):
         assert not [text for text in said if secret in text]
+
+
+OPTIONS = "statement_cache_size=0&pool_size=7&schema=api%20tokens&allow_stale_reads=true"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "left"),
+    [
+        (f"postgresql://u:hunter2@h/d?{OPTIONS}", "postgresql://u:hunter2@h/d"),
+        (f"postgresql://u:hunter2@h/d?sslmode=require&{OPTIONS}", "postgresql://u:hunter2@h/d?sslmode=require"),
+        (f"postgresql://h/d?{OPTIONS}&host=%2Frun", "postgresql://h/d?host=%2Frun"),
+    ],
+)
+def test_options_of_ours_never_reach_the_driver(dsn: str, left: str) -> None:
+    assert split_options(dsn) == (
+        left,
+        {"statement_cache_size": 0, "pool_size": 7, "schema": "api tokens", "allow_stale_reads": True},
+    )
+    assert "hunter2" not in repr(Postgres(dsn))
+    assert Postgres(dsn).qualified("t") == '"api tokens".t'
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("pool_size=0", "pool_size: give a whole number of connections"),
+        ("pool_size=many", "dsn: pool_size is a whole number"),
+        ("pool_size=2&pool_size=3", "dsn: pool_size is there twice"),
+        ("statement_cache_size=-1", "dsn: statement_cache_size is a whole number"),
+        ("statement_cache_size=", "dsn: statement_cache_size is a whole number"),
+        ("schema=", "schema: give the name of a schema"),
+        ("allow_stale_reads=1", "dsn: allow_stale_reads is true or false"),
+        ("statement_cachesize=0", "did you mean statement_cache_size"),
+        ("poolsize=3", "did you mean pool_size"),
+        ("pgbouncer=true", "write statement_cache_size=0"),
+        ("prepareThreshold=0", "write statement_cache_size=0"),
+        ("prepared_statement_cache_size=0", "write statement_cache_size for it"),
+    ],
+)
+def test_options_of_a_dsn_that_cannot_be_are_named(options: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as raised:
+        Postgres(f"postgresql://u:hunter2@h/d?{options}")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_an_option_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="pool_size: is given twice"):
+        Postgres("postgresql://h/d?pool_size=3", pool_size=3)
