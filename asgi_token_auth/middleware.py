@@ -43,6 +43,9 @@ _POLICY_VIOLATION: Final = 1008
 _TRY_AGAIN_LATER: Final = 1013
 
 
+#: The longest token that is looked at, unless said otherwise.
+DEFAULT_MAX_TOKEN_BYTES: Final = 8192
+
 #: What may become of a request that carried a credential or needed one.
 EventKind: TypeAlias = Literal["accepted", "rejected", "unknown", "unreadable", "unavailable", "forbidden", "required"]
 
@@ -98,7 +101,7 @@ class TokenAuthMiddleware:
         unknown: Literal["reject", "pass"] = "reject",
         realm: str = "api",
         hide_credentials: bool = True,
-        max_token_bytes: int = 8192,
+        max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
         on_event: Callable[[TokenEvent], object] | None = None,
         signed_in: SignedIn | None = None,
         # For hosts that embed it, as Datasette's plugin does.

@@ -104,6 +104,7 @@ def test_every_setting_that_works_is_in_the_readme() -> None:
     flattened = {
         "query_sql": "query",
         "query_database": "query",
+        "query_timeout": "query",
         "encryption_keys": "secrets",
         "secrets_database": "secrets",
     }

@@ -13,7 +13,7 @@ import click
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected
 from asgi_token_auth.bearer import is_token
 from asgi_token_auth.cli.inputs import read_optional_secret, read_token_from_stdin
-from asgi_token_auth.cli.options import check_for_password, json_option, secret_options
+from asgi_token_auth.cli.options import check_for_password, json_option, prefix_option, secret_options, token_prefix
 from asgi_token_auth.cli.output import format_fields, print_json, print_to_stderr
 from asgi_token_auth.cli.records import token_fields
 from asgi_token_auth.cli.stores import open_token_store
@@ -21,7 +21,7 @@ from asgi_token_auth.config.values import is_array, is_object
 from asgi_token_auth.decoding import token_of
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.signing import MANAGED_PREFIX, SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
+from asgi_token_auth.signing import SIGNED_PREFIX, SigningSecrets, datasette_signer, read_payload
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
 from asgi_token_auth.tokens.as_json import record_json
@@ -47,6 +47,7 @@ class _Finding:
 @click.command()
 @click.argument("token", required=False)
 @secret_options
+@prefix_option
 @click.option(
     "--database",
     type=click.Path(dir_okay=False),
@@ -76,7 +77,7 @@ def decode(
     else:
         token = token_of(token).text
         print_to_stderr("Hint: arguments are seen by other users and kept in histories; standard input is not.")
-    if token.startswith(MANAGED_PREFIX):
+    if token.startswith(token_prefix()):
         finding = asyncio.run(_decode_managed(token, signing, database))
     elif token.startswith(SIGNED_PREFIX):
         finding = asyncio.run(_decode_signed(token, signing))
@@ -110,13 +111,13 @@ async def _decode_signed(token: str, signing: SigningSecrets | None) -> _Finding
 
 
 async def _decode_managed(token: str, signing: SigningSecrets | None, database: str | None) -> _Finding:
-    payload = _read_payload(token, MANAGED_PREFIX)
+    payload = _read_payload(token, token_prefix())
     token_id = payload[0] if is_array(payload) and payload else payload
     finding = _Finding("managed", token_id=token_id if type(token_id) is int else None)
     # The nonce in it is what makes the token a secret, so it is not shown.
     finding.payload = {"id": finding.token_id, "from_datasette_auth_tokens": not is_array(payload)}
     if signing is not None:
-        finding.signature = ManagedTokenText(signing).read(token) is not None
+        finding.signature = ManagedTokenText(signing, prefix=token_prefix()).read(token) is not None
     if finding.token_id is None:
         finding.accepted, finding.reason = False, Reason.MALFORMED.value
     if database is not None and finding.token_id is not None:

@@ -10,9 +10,11 @@ import click
 
 from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.databases.address import is_dsn
-from asgi_token_auth.errors import InvalidInput
+from asgi_token_auth.errors import ConfigurationError, InvalidInput
+from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.storage.values import check_actor_id
 from asgi_token_auth.tokens.record import check_description
+from asgi_token_auth.tokens.text import check_prefix
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -25,6 +27,7 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 #: The environment variable that holds the secret, as Datasette has it.
 SECRET_VARIABLE: Final = "DATASETTE_SECRET"
 
+_PREFIX: Final = f"{__name__}.prefix"
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -102,6 +105,35 @@ def secret_options(command: AnyFunction) -> AnyFunction:
         help="The secret that signs tokens. Better given by the variable, because others can see options.",
     )
     return option(file(command))
+
+
+def prefix_option(command: AnyFunction) -> AnyFunction:
+    """Let ``command`` be told how the tokens of the store begin; :func:`token_prefix` says it."""
+    return click.option(
+        "--prefix",
+        envvar="ASGI_TOKEN_AUTH_PREFIX",
+        show_envvar=True,
+        expose_value=False,
+        callback=_keep_prefix,
+        help=f"How managed tokens begin, where the configuration or TokenStore says so. Default: {MANAGED_PREFIX}",
+    )(command)
+
+
+def _keep_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        try:
+            ctx.meta[_PREFIX] = check_prefix(value)
+        except ConfigurationError:
+            # It is not repeated: what stands in the wrong place may be a token.
+            raise click.BadParameter(
+                "It must be 2 to 30 letters and digits, a letter first, followed by an underscore.", ctx, param
+            ) from None
+
+
+def token_prefix() -> str:
+    """How managed tokens begin, for the running command."""
+    prefix: str = click.get_current_context().meta.get(_PREFIX, MANAGED_PREFIX)
+    return prefix
 
 
 def database_option(command: AnyFunction) -> AnyFunction:

@@ -36,7 +36,8 @@ _INTERRUPTED_MESSAGES: Final[dict[ChangeState, str]] = {
 }
 #: Seconds after which somebody who pressed Ctrl-C and still waits is told for what.
 _NOTICE_AFTER: Final = 0.5
-_TOKEN_TEXT: Final = re.compile(r"\b(dsa?tok_)[\w.~-]+")
+# The second: managed tokens that begin otherwise, by their signature.
+_TOKEN_TEXT: Final = re.compile(r"\b(dsa?tok_)[\w.~-]+|\b([A-Za-z][A-Za-z0-9]{1,29}_)[\w-]{16,}\.[\w-]{43}")
 
 
 class Interrupted(click.ClickException):
@@ -179,4 +180,4 @@ def _report_failure(sentence: str, code: int) -> int:
 
 def _redact_tokens(text: str) -> str:
     # Whoever gives a token where none belongs shall not find it in the log of a script as well.
-    return _TOKEN_TEXT.sub(r"\1...", text)
+    return _TOKEN_TEXT.sub(r"\1\2...", text)

@@ -15,7 +15,9 @@ from asgi_token_auth.cli.options import (
     by_option,
     database_option,
     json_option,
+    prefix_option,
     secret_options,
+    token_prefix,
     yes_option,
 )
 from asgi_token_auth.cli.output import escape_unprintable, print_json
@@ -24,7 +26,6 @@ from asgi_token_auth.cli.records import count_of_tokens, list_all
 from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.decoding import token_of
 from asgi_token_auth.errors import TokenNotFound
-from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.tokens.as_json import record_json
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, TokenRecord
@@ -35,6 +36,7 @@ from asgi_token_auth.tokens.store import TokenStore
 @click.argument("which", metavar="[ID]", required=False)
 @database_option
 @secret_options
+@prefix_option
 @click.option("--all-of", "everything_of", type=ACTOR, metavar="ACTOR", help="End every active token of this actor.")
 @yes_option
 @by_option
@@ -62,7 +64,7 @@ def revoke(
         _revoke_all(database, everything_of, yes=yes, by=by, as_json=as_json)
         return
     by_text = which == "-"
-    if not by_text and token_of(which).text.startswith(MANAGED_PREFIX):
+    if not by_text and token_of(which).text.startswith(token_prefix()):
         raise click.UsageError(
             "Give the token on standard input, and - as the ID: other users see arguments, and histories keep them."
         )

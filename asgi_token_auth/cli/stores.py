@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from asgi_token_auth.cli.options import token_prefix
 from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.cli.process import finish_then_stop, set_change_state
 from asgi_token_auth.databases.address import WHICH_KINDS, check_path, database_at, is_dsn, is_of_another_kind
@@ -33,7 +34,9 @@ class _UntrackedTokenStore(TokenStore):
 def untracked_store(database: Database, signing: SigningSecrets | None = None) -> TokenStore:
     """A store, not open yet, for which checking a token is no use of it."""
     # A secret that nobody knows, where none is needed: nothing can be signed with it by mistake.
-    return _UntrackedTokenStore(database, secret=signing or SigningSecrets([secrets.token_hex(32)]))
+    return _UntrackedTokenStore(
+        database, secret=signing or SigningSecrets([secrets.token_hex(32)]), prefix=token_prefix()
+    )
 
 
 @asynccontextmanager

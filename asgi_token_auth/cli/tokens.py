@@ -19,6 +19,7 @@ from asgi_token_auth.cli.options import (
     by_option,
     database_option,
     json_option,
+    prefix_option,
     restriction_options,
     secret_options,
     yes_option,
@@ -54,6 +55,7 @@ def tokens() -> None:
 @click.argument("actor_id", metavar="ACTOR", type=ACTOR)
 @database_option
 @secret_options
+@prefix_option
 @click.option("--description", type=DESCRIPTION, help="What it is for.")
 @click.option(
     "-e",
@@ -232,6 +234,7 @@ def edit(
 @click.argument("token_id", metavar="ID", type=TOKEN_ID)
 @database_option
 @secret_options
+@prefix_option
 @click.option("--grace", type=Duration(least=0), default=0, metavar="TIME", help="The old text works so much longer.")
 @by_option
 @json_option

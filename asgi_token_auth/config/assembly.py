@@ -53,7 +53,7 @@ def from_config(
         raise ConfigurationError(
             "secret: has no effect with signed_tokens: false and without manage_tokens; remove it."
         )
-    opened = read_databases(databases)
+    opened = read_databases(databases, journal_mode=configuration.journal_mode)
     signing = _signing(configuration, configuration.secret if secret is None else secret)
     store = None
     if configuration.manage_tokens:
@@ -61,6 +61,8 @@ def from_config(
         store = TokenStore(
             named_database(opened, name, "manage_tokens_database"),
             secret=signing,
+            prefix=configuration.prefix,
+            record_addresses=configuration.record_addresses,
             max_expires_after=configuration.max_expires_after,
         )
     query_database = None
@@ -81,6 +83,7 @@ def from_config(
         unknown=configuration.unknown,
         realm=configuration.realm,
         hide_credentials=configuration.hide_credentials,
+        max_token_bytes=configuration.max_token_bytes,
         signed_in=signed_in,
         resources=[] if secret_store is None else [secret_store],
     )
@@ -120,7 +123,7 @@ def _check_without_tokens(configuration: Configuration) -> None:
             "for signed tokens."
         )
     default = Configuration()
-    for key in ("param", "required", "unknown", "realm", "hide_credentials"):
+    for key in ("param", "required", "unknown", "realm", "hide_credentials", "max_token_bytes"):
         if getattr(configuration, key) != getattr(default, key):
             raise ConfigurationError(
                 f"{key}: has no effect, because nothing is configured that could check a token; remove the key."
@@ -197,7 +200,7 @@ def build_sources(
     if store is not None:
         sources.append(ManagedTokens(store))
     if configuration.query_sql is not None and query_database is not None:
-        sources.append(SQLTokens(query_database, configuration.query_sql))
+        sources.append(SQLTokens(query_database, configuration.query_sql, timeout=configuration.query_timeout))
     return sources
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
+from asgi_token_auth.databases.address import DSN_OPTIONS, is_dsn, with_options
 from asgi_token_auth.decoding import keys_of, listed, logger, token_of
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.middleware import DEFAULT_MAX_TOKEN_BYTES
 from asgi_token_auth.permissions import ACTIONS
-from asgi_token_auth.signing import SecretInput, SigningSecrets
+from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.sources.static import check_token, checked_actor
+from asgi_token_auth.tokens.text import check_prefix
 
 _KEYS: Final = (
     "tokens",
@@ -30,6 +33,10 @@ _KEYS: Final = (
     "unknown",
     "realm",
     "hide_credentials",
+    "prefix",
+    "record_addresses",
+    "journal_mode",
+    "max_token_bytes",
     "max_expires_after",
     "tokens_may_manage_tokens",
     "scopes",
@@ -46,6 +53,7 @@ class Configuration:
     param: str | None = None
     query_sql: str | None = None
     query_database: str | None = None
+    query_timeout: float = 1.0
     manage_tokens: bool = False
     manage_tokens_database: str | None = None
     secret: SecretInput | None = field(default=None, repr=False)
@@ -56,6 +64,11 @@ class Configuration:
     unknown: Literal["reject", "pass"] = "reject"
     realm: str = "api"
     hide_credentials: bool = True
+    prefix: str = MANAGED_PREFIX
+    record_addresses: bool = False
+    #: ``None``: as is usual for the app, which Datasette's files are not ours to change.
+    journal_mode: Literal["wal", "keep"] | None = None
+    max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES
     max_expires_after: int | None = None
     tokens_may_manage_tokens: bool = False
     scopes: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -80,19 +93,22 @@ def read_configuration(block: Any) -> Configuration:
             raise ConfigurationError(f"{key}: there is no such key; {hint}")
     read = _Reader(given)
     query: dict[str, Any] = read.value("query", dict, "an object with sql and database") or {}
-    _only(query, ("sql", "database"), "query")
+    _only(query, ("sql", "database", "timeout"), "query")
     if "query" in given and (not isinstance(query.get("sql"), str) or not query["sql"].strip()):
         raise ConfigurationError("query.sql: give the SELECT as a string.")
-    if not isinstance(query.get("database"), (str, type(None))):
-        raise ConfigurationError("query.database: give the name of a database as a string.")
+    query_database = _database(query.get("database"), "query.database")
+    timeout = query.get("timeout", 1.0)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 60:
+        raise ConfigurationError("query.timeout: give a number of seconds above 0 and up to 60.")
     secrets: dict[str, Any] = read.value("secrets", dict, "an object with encryption_key and database") or {}
     _only(secrets, ("encryption_key", "encryption-key", "database"), "secrets")
     if "secrets" in given and ("encryption_key" in secrets) == ("encryption-key" in secrets):
         raise ConfigurationError("secrets.encryption_key: give one key, or a list of keys with the newest last.")
-    if not isinstance(secrets.get("database"), (str, type(None))):
-        raise ConfigurationError("secrets.database: give the name of a database as a string.")
+    secrets_database = _database(secrets.get("database"), "secrets.database")
     manage = read.flag("manage_tokens", False)
-    database = read.value("manage_tokens_database", str, "the name of a database")
+    database = _database(
+        read.value("manage_tokens_database", (str, dict), "the name of a database"), "manage_tokens_database"
+    )
     if database is not None and not manage:
         raise ConfigurationError(
             "manage_tokens_database: has no effect without manage_tokens; set manage_tokens: true."
@@ -114,7 +130,8 @@ def read_configuration(block: Any) -> Configuration:
         tokens=_tokens(read.value("tokens", list, "a list of objects with token and actor")),
         param=parameter,
         query_sql=query.get("sql"),
-        query_database=query.get("database"),
+        query_database=query_database,
+        query_timeout=float(timeout),
         manage_tokens=bool(manage),
         manage_tokens_database=database,
         secret=_secret(read.value("secret", (str, list), "a string or a list of strings, newest last")),
@@ -125,15 +142,26 @@ def read_configuration(block: Any) -> Configuration:
         unknown="pass" if unknown == "pass" else "reject",
         realm=read.value("realm", str, "printable text") or "api",
         hide_credentials=bool(read.flag("hide_credentials", True)),
+        prefix=_prefix(read.value("prefix", str, "letters and digits followed by an underscore")),
+        record_addresses=bool(read.flag("record_addresses", False)),
+        journal_mode=_journal_mode(read.value("journal_mode", str, '"wal" or "keep"')),
+        max_token_bytes=_max_token_bytes(read.value("max_token_bytes", int, "a whole number of bytes")),
         max_expires_after=read.seconds("max_expires_after"),
         tokens_may_manage_tokens=bool(read.flag("tokens_may_manage_tokens", False)),
         scopes=_scopes(read.value("scopes", (list, dict), "a list of names, or an object of names and descriptions")),
         expose_token_tables=bool(read.flag("expose_token_tables", False)),
         encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))) if secrets else (),
-        secrets_database=secrets.get("database"),
+        secrets_database=secrets_database,
     )
     if not manage:
-        for key in ("max_expires_after", "tokens_may_manage_tokens", "scopes", "expose_token_tables"):
+        for key in (
+            "prefix",
+            "record_addresses",
+            "max_expires_after",
+            "tokens_may_manage_tokens",
+            "scopes",
+            "expose_token_tables",
+        ):
             if key in given:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
         if "permissions" in given and not secrets:
@@ -197,6 +225,51 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
 
 def _secret(value: Any) -> SecretInput | None:
     return None if value is None else SigningSecrets.of(value)
+
+
+def _database(value: Any, where: str) -> str | None:
+    """A name or a DSN; of an object, the DSN with its options."""
+    if isinstance(value, dict):
+        given = cast("dict[str, Any]", value)
+        _only(given, ("dsn", *DSN_OPTIONS), where)
+        dsn = given.get("dsn")
+        if not isinstance(dsn, str) or not is_dsn(dsn):
+            raise ConfigurationError(f"{where}.dsn: give the DSN of a PostgreSQL database, or a name in place of all.")
+        options = {name: each for name, each in given.items() if name != "dsn"}
+        for name, each in options.items():
+            if not isinstance(each, DSN_OPTIONS[name]) or (isinstance(each, bool) and DSN_OPTIONS[name] is not bool):
+                raise ConfigurationError(f"{where}.{name}: {kind_of(each)} cannot be its value.")
+        return with_options(dsn, options)
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigurationError(f"{where}: give the name of a database as a string, not {kind_of(value)}.")
+
+
+def _prefix(value: str | None) -> str:
+    prefix = MANAGED_PREFIX if value is None else value
+    try:
+        check_prefix(prefix)
+    except ConfigurationError:
+        # It is not repeated: what stands in the wrong place may be a token.
+        raise ConfigurationError(
+            "prefix: must be 2 to 30 letters and digits, a letter first, followed by an underscore."
+        ) from None
+    return prefix
+
+
+def _journal_mode(value: str | None) -> Literal["wal", "keep"] | None:
+    match value:
+        case None | "wal" | "keep":
+            return value
+        case _:
+            raise ConfigurationError('journal_mode: must be "wal", or "keep" for the mode that the file has.')
+
+
+def _max_token_bytes(value: int | None) -> int:
+    size = DEFAULT_MAX_TOKEN_BYTES if value is None else value
+    if not 64 <= size <= 65_536:
+        raise ConfigurationError("max_token_bytes: give a whole number from 64 to 65,536.")
+    return size
 
 
 def _permissions(value: dict[str, Any] | None) -> Mapping[str, Any] | None:

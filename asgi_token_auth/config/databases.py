@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from asgi_token_auth.config.values import kind_of
 from asgi_token_auth.databases.address import database_at, is_dsn
@@ -15,8 +15,13 @@ from asgi_token_auth.errors import ConfigurationError
 Databases: TypeAlias = Mapping[str, str | os.PathLike[str] | Database]
 
 
-def read_databases(databases: Databases | None) -> dict[str, Database]:
+def read_databases(
+    databases: Databases | None, *, journal_mode: Literal["wal", "keep"] | None = None
+) -> dict[str, Database]:
     """The databases that a block may name.
+
+    Args:
+        journal_mode: of SQLite files that are given by their paths.
 
     Raises:
         ConfigurationError: one of them can be none.
@@ -30,7 +35,7 @@ def read_databases(databases: Databases | None) -> dict[str, Database]:
         where = f"databases.{name}"
         if isinstance(given, (str, os.PathLike)):
             try:
-                opened[name] = database_at(given)
+                opened[name] = database_at(given, journal_mode=None if journal_mode == "keep" else "wal")
             except ConfigurationError as error:
                 raise ConfigurationError(f"{where}: {error}") from error
         elif hasattr(given, "transaction") and hasattr(given, "lookup"):

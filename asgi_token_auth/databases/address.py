@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal
+from urllib.parse import quote, urlencode
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
@@ -13,6 +15,14 @@ from asgi_token_auth.errors import ConfigurationError
 
 #: Of a sentence about an address of another kind, which is never repeated: it may hold a password.
 WHICH_KINDS: Final = "give the path of a SQLite file, or postgresql://user@host/database."
+
+#: What a DSN may say in its query besides what the driver reads, and of which type it is.
+DSN_OPTIONS: Final[Mapping[str, type]] = {
+    "schema": str,
+    "pool_size": int,
+    "statement_cache_size": int,
+    "allow_stale_reads": bool,
+}
 
 # What SQLAlchemy, libpq, JDBC and SQLite take, or what a slip makes of a DSN. "./" before it makes a path of anything.
 _OTHER_KIND: Final = re.compile(
@@ -31,8 +41,17 @@ def is_of_another_kind(address: str) -> bool:
     return not is_dsn(address) and _OTHER_KIND.search(address) is not None
 
 
-def database_at(address: str | os.PathLike[str]) -> Database:
+def with_options(dsn: str, options: Mapping[str, object]) -> str:
+    """``dsn`` with options of ours in its query."""
+    said = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    return dsn + ("&" if "?" in dsn else "?") + urlencode(said, quote_via=quote) if said else dsn
+
+
+def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal") -> Database:
     """The database with this address. Nothing is opened.
+
+    Args:
+        journal_mode: of a SQLite file; ``None`` keeps the one that it has.
 
     Raises:
         ConfigurationError: it is no address, or PostgreSQL's needs a package that is not installed.
@@ -51,7 +70,7 @@ def database_at(address: str | os.PathLike[str]) -> Database:
         if is_of_another_kind(address):
             raise ConfigurationError(f"there is no such kind of database; {WHICH_KINDS}")
         check_path(address)
-    return SQLite(address)
+    return SQLite(address, journal_mode=journal_mode)
 
 
 def check_path(path: str) -> None:

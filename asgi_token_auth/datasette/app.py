@@ -38,6 +38,7 @@ def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
         unknown=configuration.unknown,
         realm=configuration.realm,
         hide_credentials=configuration.hide_credentials,
+        max_token_bytes=configuration.max_token_bytes,
         # With the token's actor in place, a cookie could only bring in another one.
         drop_cookies=True,
         forbid=None if IS_1_0 else _forbid_restricted,

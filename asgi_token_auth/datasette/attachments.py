@@ -128,13 +128,13 @@ class Attachments:
                     stored,
                     key,
                 )
-            return attached_file(internal.path)
+            return attached_file(internal.path, journal_mode=self._configuration.journal_mode)
         attached = self._attached(name, key)
         if attached.is_memory:
             return AttachedDatabase(attached, self._wait_for_start)
         if not attached.is_mutable:
             raise ConfigurationError(f"{key}: {name} is attached as immutable and cannot hold {stored}.")
-        return attached_file(attached.path)
+        return attached_file(attached.path, journal_mode=self._configuration.journal_mode)
 
     def _other(self, name: str | None, key: str) -> Database | None:
         """A database that is not Datasette's: one given to ``wrap_datasette``, or a DSN in place of a name."""

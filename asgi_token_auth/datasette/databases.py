@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from datasette.utils import sqlite_timelimit
 
@@ -21,7 +21,7 @@ from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.secrets.store import SecretStore
-from asgi_token_auth.signing import SecretInput
+from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput
 from asgi_token_auth.storage.store import TableStore
 from asgi_token_auth.tokens.store import TokenStore
 
@@ -52,9 +52,17 @@ class AttachedTokenStore(_WaitsForStart, TokenStore):
         *,
         secret: SecretInput,
         wait_for_start: WaitForStart,
+        prefix: str = MANAGED_PREFIX,
+        record_addresses: bool = False,
         max_expires_after: int | None = None,
     ) -> None:
-        super().__init__(database, secret=secret, max_expires_after=max_expires_after)
+        super().__init__(
+            database,
+            secret=secret,
+            prefix=prefix,
+            record_addresses=record_addresses,
+            max_expires_after=max_expires_after,
+        )
         self._wait_for_start = wait_for_start
 
 
@@ -68,9 +76,9 @@ class AttachedSecretStore(_WaitsForStart, SecretStore):
         self._wait_for_start = wait_for_start
 
 
-def attached_file(path: str) -> SQLite:
-    """A file that Datasette has open too: never created here, its journal mode left alone."""
-    return SQLite(path, journal_mode=None, create=False)
+def attached_file(path: str, *, journal_mode: Literal["wal", "keep"] | None = None) -> SQLite:
+    """A file that Datasette has open too: never created here, its journal mode left alone unless it is ``"wal"``."""
+    return SQLite(path, journal_mode="wal" if journal_mode == "wal" else None, create=False)
 
 
 class AttachedDatabase:

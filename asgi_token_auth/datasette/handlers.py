@@ -7,7 +7,6 @@ from typing import Any
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.signing import MANAGED_PREFIX
 from asgi_token_auth.sources.managed import ManagedTokens
 
 
@@ -55,7 +54,7 @@ def managed_token_handler(managed: ManagedTokens) -> Any:
             return issued.token
 
         async def verify_token(self, datasette: Any, token: str) -> dict[str, Any] | None:
-            if not token.startswith(MANAGED_PREFIX):
+            if not token.startswith(managed.store.text.prefix):
                 return None
             try:
                 outcome = await managed.authenticate(Credential(token))

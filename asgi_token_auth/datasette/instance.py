@@ -91,6 +91,8 @@ class Instance:
                     self.attachments.for_tokens(),
                     secret=self._secrets,
                     wait_for_start=self._wait_for_start,
+                    prefix=configuration.prefix,
+                    record_addresses=configuration.record_addresses,
                     max_expires_after=configuration.max_expires_after,
                 )
             query_database = None if configuration.query_sql is None else self.attachments.for_query()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar
@@ -35,7 +34,7 @@ from asgi_token_auth.tokens.record import (
     permissions_text,
 )
 from asgi_token_auth.tokens.table import DECIDING, SHOWN, event_of, migrations, record_of
-from asgi_token_auth.tokens.text import ManagedTokenText, digest_nonce, new_nonce
+from asgi_token_auth.tokens.text import ManagedTokenText, check_prefix, digest_nonce, new_nonce
 
 T = TypeVar("T")
 
@@ -78,9 +77,7 @@ class TokenStore(TableStore):
         self._changes = TokenChanges(self._table, database.dialect)
         self._search = TextSearch(database, self._table, _SEARCHED)
         self._list = TokenList(database, self._table, self._search)
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
-            raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
-        self.text: ManagedTokenText = ManagedTokenText(SigningSecrets.of(secret), prefix=prefix)
+        self.text: ManagedTokenText = ManagedTokenText(SigningSecrets.of(secret), prefix=check_prefix(prefix))
         self.record_addresses = record_addresses
         if max_expires_after is not None and (type(max_expires_after) is not int or max_expires_after < 1):
             raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from typing import Any
 
+from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.signing import MANAGED_PREFIX, SigningSecrets, TokenSigner, read_payload
 from asgi_token_auth.storage.values import MAX_ID
+
+
+def check_prefix(prefix: str) -> str:
+    """``prefix``, with which the tokens of a store begin.
+
+    Raises:
+        ConfigurationError: it cannot be one.
+    """
+    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,29}_", prefix):
+        raise ConfigurationError(f"prefix: {prefix!r} must be letters and digits followed by an underscore.")
+    return prefix
 
 
 class ManagedTokenText:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -374,3 +375,20 @@ def test_times_before_the_epoch_match_nothing(terminal: Terminal) -> None:
     terminal.quick("tokens", "create", "alice")
     assert "alice" not in terminal.run("tokens", "list", "--unused-for", "30000").out
     terminal.run("tokens", "prune", "--ended-for", "30000d", "--yes")
+
+
+def test_tokens_that_begin_otherwise(terminal: Terminal) -> None:
+    """A server whose block says so would not know those with the usual beginning."""
+    variables: dict[str, Any] = {"ASGI_TOKEN_AUTH_PREFIX": "acme_"}
+    token = terminal.quick("tokens", "create", "alice", "--prefix", "acme_").out.strip()
+    assert token.startswith("acme_")
+    assert "accepted" in terminal.quick("decode", stdin=token, **variables).out
+    rotated = terminal.quick("tokens", "rotate", "1", **variables).out.strip().splitlines()[-1]
+    assert rotated.startswith("acme_")
+    assert "standard input" in terminal.quick("tokens", "revoke", rotated, code=2, **variables).err
+    # Nor is it repeated by a command that does not know the beginning.
+    assert rotated not in terminal.run("tokens", "list", "--status", rotated, code=2).err
+    assert "is revoked" in terminal.quick("tokens", "revoke", "-", stdin=rotated, **variables).out
+    sentence = terminal.quick("tokens", "create", "alice", "--prefix", token, code=2).err
+    assert "letters and digits" in sentence
+    assert token not in sentence
