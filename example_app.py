@@ -24,7 +24,7 @@ try:
 
     from asgi_token_auth import SignedTokens
     from asgi_token_auth.datasette import token_store, wrap_datasette
-    from asgi_token_auth.secrets.encryption import generate_key
+    from asgi_token_auth.encryption import generate_key
 except ImportError as error:
     sys.exit(f"{error}. Install what the example needs: python -m pip install -e '.[all]'")
 

@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError, SecretUnreadable
 from asgi_token_auth.secrets.encryption import Encryption
 
@@ -152,3 +153,9 @@ def test_a_key_inside_of_a_text_is_seen() -> None:
     assert encryption.reveals_a_key(f"the key is {OLD}, keep it")
     assert encryption.reveals_a_key(NEW.rstrip("="))
     assert not encryption.reveals_a_key(OTHER)
+
+
+def test_a_key_is_made_at_the_public_address() -> None:
+    key = generate_key()
+    assert key != generate_key()
+    assert Encryption(key).decrypt("A", 1, Encryption(key).encrypt("A", 1, "value")) == "value"
