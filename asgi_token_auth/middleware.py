@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -25,6 +25,7 @@ from asgi_token_auth.bearer import (
 from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
+from asgi_token_auth.signed_in import SignedIn, SignedInCall, SignedInFailed
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -33,7 +34,6 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-SignedIn: TypeAlias = Callable[[Scope], Awaitable[Mapping[str, Any] | None]]
 
 #: The scope key under which the outcome stands, so that an inner instance does not check again.
 OUTCOME_KEY: Final = "asgi_token_auth"
@@ -79,7 +79,7 @@ class TokenAuthMiddleware:
         hide_credentials: replace the token in the app's headers by the bare word ``Bearer``.
         max_token_bytes: the longest token that is looked at.
         on_event: called with a :class:`TokenEvent`; what it raises is logged and changes nothing.
-        signed_in: the app's own way to say who is asking, for ``required``: an async function of the scope.
+        signed_in: the app's own way to say who is asking, for ``required``: a function of the scope, async or not.
         drop_cookies: take the Cookie header away from requests with a valid token, for apps that would
             prefer it.
         forbid: a function of the outcome that returns why this app cannot take a valid token, or ``None``.
@@ -138,7 +138,7 @@ class TokenAuthMiddleware:
         self._hide_credentials = hide_credentials
         self._reader = CredentialReader(parameter=self._parameter, max_token_bytes=max_token_bytes)
         self._on_event = on_event
-        self._signed_in = signed_in
+        self._signed_in = None if signed_in is None else SignedInCall(signed_in)
         self._drop_cookies = drop_cookies
         self._forbid = forbid
         self._refusal_headers = list(refusal_headers)
@@ -268,8 +268,8 @@ class TokenAuthMiddleware:
         if self._required and not scope.get("actor") and not _is_preflight(scope):
             try:
                 known = self._signed_in is not None and await self._signed_in(scope)
-            except Exception as error:
-                logger.error("signed_in failed: %s", for_the_log(error))
+            except SignedInFailed as error:
+                logger.error("%s", error)
                 await self._refuse(UNAVAILABLE, scope, send)
                 return
             if not known:

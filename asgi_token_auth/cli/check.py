@@ -146,6 +146,10 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """The app that is wrapped; nobody asks it."""
 
 
+async def _nobody(scope: Any) -> None:
+    """Who is signed in; nobody asks it either."""
+
+
 def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
     """The block, and whether it stands in a configuration of Datasette."""
     content: Any
@@ -174,7 +178,8 @@ def _check_block(
     block: Mapping[str, Any], databases: dict[str, str], report: _Report, *, in_datasette: bool
 ) -> Configuration:
     if not in_datasette:
-        from_config(_no_app, block, databases=databases)
+        # Who signs people in is not in the block.
+        from_config(_no_app, block, databases=databases, signed_in=_nobody)
         return read_configuration(block)
     try:
         from asgi_token_auth.datasette.configuration import read_block

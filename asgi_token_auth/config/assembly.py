@@ -14,8 +14,9 @@ from asgi_token_auth.config.values import read_config_file
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.middleware import ASGIApp, SignedIn, TokenAuthMiddleware
+from asgi_token_auth.middleware import ASGIApp, TokenAuthMiddleware
 from asgi_token_auth.secrets.store import SecretStore
+from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens
@@ -38,7 +39,7 @@ def from_config(
         config: the block, or the path of a ``.json`` or ``.toml`` file that holds it.
         databases: the databases that the block names: a path, a PostgreSQL DSN, or a ``Database``.
         secret: signs managed and signed tokens. Default: the block's ``secret``, then DATASETTE_SECRET.
-        signed_in: the app's own way to say who is asking, an async function of the scope.
+        signed_in: the app's own way to say who is asking, a function of the scope, async or not.
 
     Raises:
         ConfigurationError: anything in it cannot work. The message names the key and the mend.
@@ -46,7 +47,7 @@ def from_config(
     block = read_config_file(config) if isinstance(config, (str, os.PathLike)) else config
     configuration = read_configuration(block)
     if signed_in is not None and not callable(signed_in):
-        raise ConfigurationError("signed_in: give an async function of the scope.")
+        raise ConfigurationError("signed_in: give a function of the scope, async or not.")
     if configuration.expose_token_tables:
         raise ConfigurationError("expose_token_tables: is about Datasette's table pages; remove the key.")
     if configuration.secret is not None and configuration.signed_tokens is False and not configuration.manage_tokens:
@@ -143,12 +144,17 @@ def _with_pages(
         # Here and not above: the pages need an extra, and everything else works without it.
         from asgi_token_auth.web import secrets, tokens
         from asgi_token_auth.web.host import AnyApp
-        from asgi_token_auth.web.mount import Mounted
+        from asgi_token_auth.web.mount import mount_pages
     except ImportError as error:
-        if configuration.permissions or configuration.scopes or configuration.tokens_may_manage_tokens:
+        if (
+            configuration.permissions
+            or configuration.scopes
+            or configuration.tokens_may_manage_tokens
+            or configuration.trusted_origins
+        ):
             raise ConfigurationError(
-                "permissions, scopes and tokens_may_manage_tokens are for the pages, which need more packages: "
-                "pip install 'asgi-token-auth[web]'."
+                "permissions, scopes, tokens_may_manage_tokens and trusted_origins are for the pages, which need more "
+                "packages: pip install 'asgi-token-auth[web]'."
             ) from error
         return app
     sections = [
@@ -162,12 +168,15 @@ def _with_pages(
         sections=sections,
     )
     pages: dict[str, ASGIApp] = {}
+    trusted = configuration.trusted_origins
     if store is not None:
         managing = configuration.tokens_may_manage_tokens
-        pages[tokens.PATH] = tokens.TokenPages(store, tokens_may_manage_tokens=managing, host=host)
+        pages[tokens.PATH] = tokens.TokenPages(
+            store, tokens_may_manage_tokens=managing, trusted_origins=trusted, host=host
+        )
     if secret_store is not None:
-        pages[secrets.PATH] = secrets.SecretPages(secret_store, host=host)
-    return Mounted(app, pages)
+        pages[secrets.PATH] = secrets.SecretPages(secret_store, trusted_origins=trusted, host=host)
+    return mount_pages(app, pages)
 
 
 def _signing(configuration: Configuration, given: SecretInput | None) -> SigningSecrets | None:

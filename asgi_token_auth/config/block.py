@@ -14,6 +14,7 @@ from asgi_token_auth.databases.address import DSN_OPTIONS, is_dsn, with_options
 from asgi_token_auth.decoding import keys_of, listed, logger, token_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import DEFAULT_MAX_TOKEN_BYTES
+from asgi_token_auth.origins import check_origins
 from asgi_token_auth.permissions import ACTIONS
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.sources.static import check_token, checked_actor
@@ -42,6 +43,7 @@ _KEYS: Final = (
     "scopes",
     "expose_token_tables",
     "secrets",
+    "trusted_origins",
 )
 
 
@@ -75,6 +77,7 @@ class Configuration:
     expose_token_tables: bool = False
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
     secrets_database: str | None = None
+    trusted_origins: frozenset[str] = frozenset()
 
 
 def read_configuration(block: Any) -> Configuration:
@@ -152,6 +155,7 @@ def read_configuration(block: Any) -> Configuration:
         expose_token_tables=bool(read.flag("expose_token_tables", False)),
         encryption_keys=_keys(secrets.get("encryption_key", secrets.get("encryption-key"))) if secrets else (),
         secrets_database=secrets_database,
+        trusted_origins=check_origins(read.value("trusted_origins", list, "a list of origins") or []),
     )
     if not manage:
         for key in (
@@ -164,10 +168,11 @@ def read_configuration(block: Any) -> Configuration:
         ):
             if key in given:
                 raise ConfigurationError(f"{key}: has no effect without manage_tokens; set manage_tokens: true.")
-        if "permissions" in given and not secrets:
-            raise ConfigurationError(
-                "permissions: has no effect without manage_tokens or secrets; set manage_tokens: true."
-            )
+        for key in ("permissions", "trusted_origins"):
+            if key in given and not secrets:
+                raise ConfigurationError(
+                    f"{key}: has no effect without manage_tokens or secrets; set manage_tokens: true."
+                )
     return configuration
 
 

@@ -146,6 +146,11 @@ def _check_1_0(configuration: Configuration) -> None:
         raise ConfigurationError(
             "permissions: Datasette 1.0 has its own permissions block at the top of its configuration; move it there."
         )
+    if configuration.trusted_origins:
+        raise ConfigurationError(
+            "trusted_origins: Datasette 1.0 refuses such forms itself, whatever stands here; let the proxy in front of "
+            "it pass the Host header on as it came, and remove the key."
+        )
     if configuration.signed_tokens is not None:
         raise ConfigurationError("signed_tokens: Datasette 1.0 decides that; use its setting allow_signed_tokens.")
     if configuration.max_signed_tokens_ttl is not None:

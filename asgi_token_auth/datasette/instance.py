@@ -117,6 +117,7 @@ class Instance:
             self._token_pages = TokenPages(
                 managed.store,
                 tokens_may_manage_tokens=self.configuration.tokens_may_manage_tokens,
+                trusted_origins=self.configuration.trusted_origins,
                 host=DatasetteHost(self.datasette, notice=self.attachments.notice_of_tokens()),
             )
         return self._token_pages
@@ -139,7 +140,8 @@ class Instance:
         store = self.secret_store()
         if self._secret_pages is None and store is not None:
             host = DatasetteHost(self.datasette, notice=self.attachments.notice_of_secrets())
-            self._secret_pages = SecretPages(store, only_registered=True, host=host)
+            trusted = self.configuration.trusted_origins
+            self._secret_pages = SecretPages(store, only_registered=True, trusted_origins=trusted, host=host)
         return self._secret_pages
 
     def resources(self) -> list[Resource]:

@@ -22,7 +22,7 @@ from asgi_token_auth.permissions import (
     matches,
 )
 from asgi_token_auth.web.choices import Choices
-from asgi_token_auth.web.host import Frame, Section
+from asgi_token_auth.web.host import Frame, Section, id_of
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 
@@ -63,6 +63,8 @@ class DatasetteHost:
 
     # Datasette's own menu leads from one to the other.
     sections: Sequence[Section] = ()
+
+    about_nobody = ""
 
     def __init__(self, datasette: Any, *, notice: str | None) -> None:
         self._datasette = datasette
@@ -155,7 +157,7 @@ def path(datasette: Any, pages: str) -> str:
 
 async def menu(datasette: Any, actor: Mapping[str, Any] | None, *, tokens: bool, secrets: bool) -> list[dict[str, str]]:
     """What the menu offers to this actor, of the pages that there are."""
-    if not actor or not isinstance(actor.get("id"), str) or actor.get("token"):
+    if not actor or id_of(actor) is None or actor.get("token"):
         return []
     links: list[dict[str, str]] = []
     if tokens and await allowed(datasette, actor, CREATE_TOKENS):

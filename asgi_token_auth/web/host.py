@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
+from uuid import UUID
 
-from asgi_token_auth.errors import StorageError, for_the_log
+from asgi_token_auth.errors import StorageError
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.permissions import CREATE_TOKENS, matches
+from asgi_token_auth.signed_in import SignedIn, SignedInCall
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.templates import render
 
-Scope: TypeAlias = Mapping[str, Any]
+logger: Final = logging.getLogger("asgi_token_auth")
+
+Scope: TypeAlias = MutableMapping[str, Any]
 Actor: TypeAlias = Mapping[str, Any]
 
 # Pages of ours load nothing but their own style sheet and script.
@@ -20,6 +25,9 @@ _STRICT_CSP = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
+
+
+_NOT_TOLD: Final = "This server does not tell these pages who is logged in: whoever runs it can do so by signed_in."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,14 @@ class Frame:
     links: Sequence[Link]
 
 
+def id_of(actor: Actor | None) -> str | None:
+    """The id of an actor as text, which is what tokens and secrets are stored with; ``None`` where there is none."""
+    value = actor.get("id") if actor else None
+    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
 class Host(Protocol):
     """One app around the pages."""
 
@@ -70,6 +86,9 @@ class Host(Protocol):
 
     #: All sets of pages that the app has at their own paths, if links between them are to stand on each.
     sections: Sequence[Section]
+
+    #: Told to whoever is nobody, besides that they must log in; may be empty.
+    about_nobody: str
 
     async def actor(self, scope: Scope) -> Actor | None:
         """Who is asking.
@@ -108,13 +127,21 @@ class AnyApp:
     def __init__(
         self,
         *,
-        signed_in: Callable[[Any], Awaitable[Actor | None]] | None,
+        signed_in: SignedIn | None,
         permissions: Mapping[str, Any],
         scopes: Mapping[str, str] | None = None,
         sections: Sequence[Section] = (),
     ) -> None:
         self.sections = sections
-        self._signed_in = signed_in
+        self._signed_in = None if signed_in is None else SignedInCall(signed_in)
+        self.about_nobody = _NOT_TOLD if signed_in is None else ""
+        if signed_in is None:
+            # Whoever wrote permissions wants the pages; others may never look at them.
+            logger.log(
+                logging.WARNING if permissions else logging.INFO,
+                "there is no signed_in, so the pages let nobody in, unless a middleware outside of this one sets "
+                "scope['actor']",
+            )
         self._permissions = permissions
         self._choices = Choices(everywhere=scopes or {}, known=frozenset({CREATE_TOKENS}))
 
@@ -122,15 +149,14 @@ class AnyApp:
         """The actor of a token or of an outer middleware, else what ``signed_in`` says."""
         actor: Actor | None = scope.get("actor")
         if not actor and OUTCOME_KEY not in scope and self._signed_in is not None:
-            try:
-                actor = await self._signed_in(scope)
-            except Exception as error:
-                raise StorageError(f"signed_in failed: {for_the_log(error)}") from error
+            actor = await self._signed_in(scope)
         return actor if isinstance(actor, Mapping) and actor else None
 
     async def allowed(self, scope: Scope, actor: Actor, action: str) -> bool:
         """The action's allow block; without one nobody may."""
-        return matches(actor, self._permissions.get(action, False))
+        allow = self._permissions.get(action, False)
+        # Allow blocks of JSON and TOML can name a UUID, and whatever else is known here as text, in this way only.
+        return matches(actor, allow) or matches({**actor, "id": id_of(actor)}, allow)
 
     async def choices(self, scope: Scope, actor: Actor) -> Choices:
         """The scopes that the app declares."""

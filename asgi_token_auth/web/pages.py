@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -17,10 +17,13 @@ from starlette.responses import FileResponse, Response
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, SecretNotFound, StorageError, TokenNotFound
 from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.origins import check_origins
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.signed_in import SignedInFailed
 from asgi_token_auth.web.cross_origin import cross_origin_reason
-from asgi_token_auth.web.host import Frame, Host, Link, Section
+from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.mount import path_inside, root_of
 from asgi_token_auth.web.templates import render
 
 logger: Final = logging.getLogger("asgi_token_auth")
@@ -101,12 +104,23 @@ class Pages:
     Args:
         routes: a pattern of what follows the path of the pages, its view, and the methods that it takes.
         clock: says how long ago a time on a page was.
+        trusted_origins: those whose forms are taken although Host is another.
+
+    Raises:
+        ConfigurationError: one of them is no origin.
     """
 
     def __init__(
-        self, section: Section, host: Host, routes: Iterable[tuple[str, View, str]], *, clock: Callable[[], float]
+        self,
+        section: Section,
+        host: Host,
+        routes: Iterable[tuple[str, View, str]],
+        *,
+        clock: Callable[[], float],
+        trusted_origins: Collection[str] = (),
     ) -> None:
         self._section = section
+        self._trusted_origins = check_origins(trusted_origins)
         self.host = host
         self._clock = clock
         self._routes: list[tuple[re.Pattern[str], View, str]] = [
@@ -119,12 +133,10 @@ class Pages:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
-        root = scope.get("root_path", "")
-        path: str = scope["path"]
         # From here on it stands in links and in Location, where only ASCII may.
-        base = quote(root, safe="/%~:@!$&'()*+,;=")
+        base = quote(root_of(scope), safe="/%~:@!$&'()*+,;=")
         request = PageRequest(Request(scope, receive), base, _path_ends_with(scope, ".json"))
-        response = await self._answer(request, path.removeprefix(root))
+        response = await self._answer(request, path_inside(scope))
         if request.http.method == "HEAD":
             # The length stays that of the page.
             response.body = b""
@@ -139,9 +151,9 @@ class Pages:
         """
         scope = request.http.scope
         actor = await self.host.actor(scope)
-        actor_id = actor.get("id") if actor else None
-        if actor is None or not isinstance(actor_id, str) or not actor_id:
-            raise HTTPError(403, f"You must be logged in as an actor with an ID to look after {self._section.plural}.")
+        actor_id = id_of(actor)
+        if actor is None or actor_id is None:
+            raise HTTPError(403, self._why_nobody(actor))
         outcome = scope.get(OUTCOME_KEY)
         token = outcome if isinstance(outcome, Authenticated) else None
         if token is None and actor.get("token"):
@@ -150,6 +162,16 @@ class Pages:
             actor, actor_id, token, _limits_of_actor(actor) if token is None else token.restrictions
         )
         return request.person
+
+    def _why_nobody(self, actor: Mapping[str, Any] | None) -> str:
+        sentence = f"You must be logged in as an actor with an ID to look after {self._section.plural}."
+        if not actor:
+            return f"{sentence} {self.host.about_nobody}".rstrip()
+        if not actor.get("id"):
+            return f"{sentence} The one that you are logged in as has none."
+        return (
+            f"{sentence} Yours is of the type {type(actor['id']).__name__}; it must be text, a whole number or a UUID."
+        )
 
     def token_refused(self) -> HTTPError:
         """The error for whoever came by a token where a person is needed."""
@@ -179,7 +201,9 @@ class Pages:
                 if (match := pattern.fullmatch(path)) is None:
                     continue
                 _check_method(http, methods)
-                if (reason := cross_origin_reason(http.method, http.headers)) is not None:
+                if (
+                    reason := cross_origin_reason(http.method, http.headers, trusted=self._trusted_origins)
+                ) is not None:
                     raise HTTPError(403, reason)
                 return await view(request, **{k: v for k, v in match.groupdict().items() if k != "json"})
             raise HTTPError(404, "There is no such page.")
@@ -192,6 +216,8 @@ class Pages:
         except StorageError as error:
             logger.error("a page of %s could not be served: %s", section.plural, error)
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
+            if isinstance(error, SignedInFailed):
+                message = "It cannot be found out who you are; nothing was changed. The server's log says why."
             return await self._error(request, HTTPError(503, message, headers={"Retry-After": "5"}))
 
     def _asset(self, http: Request, path: str) -> Response:

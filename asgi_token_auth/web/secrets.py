@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -10,11 +10,11 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from asgi_token_auth.errors import InvalidInput, SecretNotFound
-from asgi_token_auth.middleware import SignedIn
 from asgi_token_auth.permissions import MANAGE_SECRETS
 from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
+from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, json_answer, redirect
 from asgi_token_auth.web.pages import PageRequest, Pages, Person, View, requests_only
@@ -49,10 +49,14 @@ class SecretPages:
     that comes with a token is known as such, and refused.
 
     Args:
-        signed_in: the app's own way to say who is asking: an async function of the scope.
+        signed_in: the app's own way to say who is asking: a function of the scope, async or not.
         permissions: allow blocks by action; here ``manage-secrets``. What has none is denied.
         only_registered: nobody can use a secret that was not registered; the pages say so, and offer no others.
+        trusted_origins: those whose forms are taken although the Host header is another, because a proxy changes it.
         host: the app around the pages, where it is not just any ASGI app.
+
+    Raises:
+        ConfigurationError: ``signed_in`` is no function, or one of ``trusted_origins`` no origin.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SecretPages:
         signed_in: SignedIn | None = None,
         permissions: Mapping[str, Any] | None = None,
         only_registered: bool = False,
+        trusted_origins: Collection[str] = (),
         host: Host | None = None,
     ) -> None:
         self._store = store
@@ -71,7 +76,7 @@ class SecretPages:
             (r"(?:\.json)?/?", self._list, "GET"),
             (r"/(?P<rest>.+)", self._secret, "GET POST"),
         ]
-        self._pages = Pages(SECTION, self._host, routes, clock=store.clock)
+        self._pages = Pages(SECTION, self._host, routes, clock=store.clock, trusted_origins=trusted_origins)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request; ``root_path`` is where the pages are mounted."""

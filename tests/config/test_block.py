@@ -192,6 +192,18 @@ BROKEN: dict[str, tuple[Any, str]] = {
         {"tokens": [BOT], "expose_token_tables": "true"},
         "expose_token_tables: must be true or false",
     ),
+    "trusted_origins is a string": (
+        {"manage_tokens": True, "trusted_origins": "https://example.com"},
+        "trusted_origins: must be a list of origins",
+    ),
+    "trusted_origins holds a path": (
+        {"manage_tokens": True, "trusted_origins": ["https://example.com/app"]},
+        "trusted_origins: 'https://example.com/app' is no origin",
+    ),
+    "trusted_origins without pages": (
+        {"tokens": [BOT], "trusted_origins": ["https://example.com"]},
+        "trusted_origins: has no effect without manage_tokens or secrets",
+    ),
     "secrets is a string": ({"tokens": [BOT], "secrets": HIDDEN}, "secrets: must be an object"),
     "secrets has no key": ({"tokens": [BOT], "secrets": {}}, "secrets.encryption_key: give one key"),
     "secrets has both spellings": (
@@ -246,7 +258,7 @@ BROKEN_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "secret is short": ({"secret": HIDDEN}, "secret: is shorter than 16"),
     "secret is empty": ({"secret": ""}, "secret: is shorter than 16"),
     "secret is a number": ({"secret": 5}, "secret: must be a string"),
-    "signed_in is no function": ({"signed_in": "alice"}, "signed_in: give an async function"),
+    "signed_in is no function": ({"signed_in": "alice"}, "signed_in: give a function of the scope"),
 }
 
 
@@ -347,6 +359,7 @@ def test_every_key_is_read() -> None:
         "scopes": ["edit", "publish"],
         "expose_token_tables": True,
         "secrets": {"encryption-key": [f"{HIDDEN}-old", f"{HIDDEN}-new"], "database": "secrets"},
+        "trusted_origins": ["https://app.example.com"],
     }
     read, default = read_configuration(block), Configuration()
     for name in Configuration.__dataclass_fields__:

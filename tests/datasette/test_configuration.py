@@ -75,6 +75,10 @@ ONLY_1_0: dict[str, tuple[dict[str, Any], str]] = {
         full_block(permissions={"auth-tokens-create": True}),
         "Datasette 1.0 has its own permissions block",
     ),
+    "trusted_origins": (
+        full_block(trusted_origins=["https://example.com"]),
+        "trusted_origins: Datasette 1.0 refuses such forms itself",
+    ),
     "signed_tokens": (bot_block(signed_tokens=True), "use its setting allow_signed_tokens."),
     "max_signed_tokens_ttl": (bot_block(max_signed_tokens_ttl=60), "max_signed_tokens_ttl: Datasette 1.0 decides that"),
 }

@@ -104,5 +104,6 @@ TokenAuthMiddleware(plain, [TOKENS])  # type: ignore[call-arg]  # pyright: ignor
 TokenAuthMiddleware(plain, sources=[TOKENS], unknown="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 TokenAuthMiddleware(plain, sources=[TOKENS], required="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 TokenAuthMiddleware(plain, sources=[TOKENS], on_event=forbid)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-from_config(plain, {}, signed_in=lambda _: None)  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType]
+from_config(plain, {}, signed_in=lambda _: None)
+from_config(plain, {}, signed_in="alice")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 from_config(plain, {}, databases={"tokens": 5})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_token_auth.origins import check_origins
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from tests.support import secret_sites
 from tests.support.page_sites import KINDS, PATH, running
@@ -55,6 +56,16 @@ TABLE: dict[str, tuple[str, dict[str, str], bool]] = {
     "no host anywhere": ("POST", {"origin": "https://", "host": ""}, False),
     "an invalid address": ("POST", {"origin": "https://[::1"}, False),
     "an IPv6 host": ("POST", {"origin": "http://[::1]:8001", "host": "[::1]:8001"}, True),
+    "another case of the host": ("POST", {"origin": "https://example.com", "host": "Example.COM"}, True),
+    "a port that goes without saying": ("POST", {"origin": "https://example.com", "host": "example.com:443"}, True),
+    "the port inside of a proxy that ends TLS": (
+        "POST",
+        {"origin": "https://example.com", "host": "example.com:80"},
+        True,
+    ),
+    "an IPv6 host with such a port": ("POST", {"origin": "http://[::1]", "host": "[::1]:80"}, True),
+    "https on the port of http": ("POST", {"origin": "https://example.com:80", "host": "example.com:80"}, True),
+    "https on the port of http, of another": ("POST", {"origin": "https://example.com:80"}, False),
     "a blank": ("POST", {"origin": " "}, False),
     "two origins": ("POST", {"origin": "https://example.com https://attacker.net"}, False),
 }
@@ -70,6 +81,53 @@ def test_go_table(name: str) -> None:
 
 def test_a_request_without_a_host_has_no_origin_of_its_own() -> None:
     assert cross_origin_reason("POST", {"origin": "https://example.com"}) is not None
+
+
+def test_forms_of_trusted_origins_are_taken_whatever_host_says() -> None:
+    trusted = check_origins(["https://app.example.com", "http://intranet:8080"])
+    rewritten = {"host": "127.0.0.1:8001"}
+    for origin in ("https://app.example.com", "http://intranet:8080"):
+        assert cross_origin_reason("POST", {**rewritten, "origin": origin}, trusted=trusted) is None
+        for site in ("cross-site", "same-site"):
+            headers = {**rewritten, "origin": origin, "sec-fetch-site": site}
+            assert cross_origin_reason("POST", headers, trusted=trusted) is None
+    for origin in (
+        "http://app.example.com",
+        "https://app.example.com:8443",
+        "https://app.example.com.attacker.net",
+        "https://intranet:8080",
+        "null",
+    ):
+        assert cross_origin_reason("POST", {**rewritten, "origin": origin}, trusted=trusted) is not None, origin
+    assert cross_origin_reason("POST", {**rewritten, "sec-fetch-site": "cross-site"}, trusted=trusted) is not None
+
+
+def test_a_refusal_names_both_hosts_and_the_option() -> None:
+    headers = {"origin": "http://intranet.example", "host": "127.0.0.1:8001"}
+    reason = cross_origin_reason("POST", headers)
+    assert reason is not None
+    for words in ("http://intranet.example", "127.0.0.1:8001", "Host header", "trusted_origins"):
+        assert words in reason
+    reason = cross_origin_reason("POST", {**headers, "sec-fetch-site": "same-site"})
+    assert reason is not None
+    assert "http://intranet.example" in reason
+    assert "trusted_origins" in reason
+    assert len(cross_origin_reason("POST", {"origin": "http://" + "x" * 5_000}) or "") < 600
+
+
+@pytest.mark.anyio
+async def test_a_proxy_that_rewrites_host_is_named_in_the_configuration(tmp_path: Path) -> None:
+    sent = {"origin": "https://app.example.com", "host": "127.0.0.1:8001"}
+    for trusted, status in ((["https://other.example"], 403), (["https://APP.example.com:443/"], 302)):
+        (tmp_path / str(status)).mkdir()
+        async with secret_sites.running("any app", tmp_path / str(status), trusted_origins=trusted) as site:
+            headers = {**site.user("ann"), **sent}
+            answer = await site.client.post(PATH, headers=headers, data={"revoke_all": "1"})
+            assert answer.status_code == status
+            answer = await site.client.post(secret_sites.PATH + "/A", headers=headers, data={"secret": "x"})
+            assert answer.status_code == status
+            if status == 403:
+                assert "trusted_origins" in answer.text
 
 
 BODIES = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import EditConflict, InvalidInput
-from asgi_token_auth.middleware import OUTCOME_KEY, SignedIn
+from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
@@ -55,12 +56,16 @@ class TokenPages:
     that comes with a token is known as such.
 
     Args:
-        signed_in: the app's own way to say who is asking: an async function of the scope.
+        signed_in: the app's own way to say who is asking: a function of the scope, async or not.
         permissions: allow blocks by action. What has none is denied.
         scopes: what a token may be restricted to: names, or names and descriptions.
         tokens_may_manage_tokens: whether a token that names ``auth-tokens-create`` in its restrictions may
             create tokens within its own limits, and manage those. Off: tokens are refused here.
+        trusted_origins: those whose forms are taken although the Host header is another, because a proxy changes it.
         host: the app around the pages, where it is not just any ASGI app.
+
+    Raises:
+        ConfigurationError: ``signed_in`` is no function, or one of ``trusted_origins`` no origin.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class TokenPages:
         permissions: Mapping[str, Any] | None = None,
         scopes: Mapping[str, str] | Sequence[str] = (),
         tokens_may_manage_tokens: bool = False,
+        trusted_origins: Collection[str] = (),
         host: Host | None = None,
     ) -> None:
         self._store = store
@@ -84,7 +90,7 @@ class TokenPages:
             (_ID + r"(?P<json>\.json)?", self._detail, "GET POST"),
             (_ID + r"/edit(?P<json>\.json)?", self._edit, "GET POST"),
         ]
-        self._pages = Pages(SECTION, host, routes, clock=store.clock)
+        self._pages = Pages(SECTION, host, routes, clock=store.clock, trusted_origins=trusted_origins)
         self._access = TokenAccess(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
         self._host = host
 

@@ -146,7 +146,10 @@ MANAGING = {
 VISITORS: dict[str, dict[str, int]] = {
     "anonymous": REFUSED,
     "actor without id": REFUSED,
-    "actor with a number for an id": REFUSED,
+    "actor with a fraction for an id": REFUSED,
+    "actor with a list for an id": REFUSED,
+    "actor with true for an id": REFUSED,
+    "actor with a number for an id": PLAIN,
     "actor with an empty id": REFUSED,
     "actor that came by a foreign token": REFUSED,
     "other user": PLAIN,
@@ -167,6 +170,9 @@ VISITORS: dict[str, dict[str, int]] = {
 
 ACTORS: dict[str, Any] = {
     "actor without id": {"name": "ann"},
+    "actor with a fraction for an id": {"id": 5.0},
+    "actor with a list for an id": {"id": ["ann"]},
+    "actor with true for an id": {"id": True},
     "actor with a number for an id": {"id": 5},
     "actor with an empty id": {"id": ""},
     "actor that came by a foreign token": {"id": "ann", "token": "other"},
