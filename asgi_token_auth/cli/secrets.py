@@ -23,7 +23,7 @@ from asgi_token_auth.config.values import is_readable_by_group_or_others
 from asgi_token_auth.decoding import keys_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json
-from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name
+from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name, shape_of
 from asgi_token_auth.secrets.store import SecretStore
 
 _KEY_VARIABLE: Final = "ASGI_TOKEN_AUTH_ENCRYPTION_KEY"
@@ -73,8 +73,8 @@ def generate_encryption_key() -> None:
 def set_(name: str, database: str, key_files: tuple[str, ...], note: str | None, by: str | None, as_json: bool) -> None:
     """Store a value for NAME as a new version.
 
-    The value is read from standard input, without the line ends at its end; at a terminal it is asked for. A missing
-    database is made.
+    The value is read from standard input: of one line without its end, of several as they are. At a terminal it is
+    asked for. A missing database is made.
     """
     keys = _read_keys(key_files)
     value = _read_value(name)
@@ -88,6 +88,10 @@ def set_(name: str, database: str, key_files: tuple[str, ...], note: str | None,
         print_json(secret_json(record))
     else:
         click.echo(escape_unprintable(f"Secret {record.name} is set, version {record.version}."))
+    shape = shape_of(value)
+    if shape.lines > 1 or shape.begins_with or shape.ends_with:
+        # Nobody sees it otherwise.
+        print_to_stderr(f"What is stored: {shape}")
 
 
 @secrets.command()
@@ -254,10 +258,12 @@ def _read_value(name: str) -> str:
         if size >= _MAX_TERMINAL_LINE:
             raise click.ClickException("A terminal cuts off what is so long; give the value on standard input.")
         return typed
-    value = read_stdin("secret").rstrip("\r\n")
-    if not value:
+    value = read_stdin("secret")
+    line = value.rstrip("\r\n")
+    if not line:
         raise click.ClickException("Standard input holds no secret.")
-    return value
+    # echo ends one line, which is no part of a value; the file of a key ends its last line like the others.
+    return value if "\n" in line or "\r" in line else line
 
 
 def _import_encryption() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -67,6 +68,42 @@ class SecretVersion:
     deleted_by: str | None
     last_used_at: int | None
     last_used_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueShape:
+    """What may be told of a value to whoever gave it, so that they see whether all of it arrived."""
+
+    characters: int
+    lines: int
+    #: Blanks and line ends around it, which are part of it: their name, or ``None``.
+    begins_with: str | None
+    ends_with: str | None
+
+    def __str__(self) -> str:
+        """``164 characters in 4 lines. It ends with a line end.``"""
+        text = f"{self.characters:,} character{'s' * (self.characters != 1)} in {_counted(self.lines)}."
+        edges = [
+            f"{verb} with {what}" for verb, what in (("begins", self.begins_with), ("ends", self.ends_with)) if what
+        ]
+        return f"{text} It {' and '.join(edges)}." if edges else text
+
+
+def shape_of(value: str) -> ValueShape:
+    """The shape of a value."""
+    ends = re.findall(r"\r\n|\r|\n", value)
+    lines = len(ends) + (not value.endswith(("\r", "\n")))
+    return ValueShape(len(value), lines, _blank(value[:1]), _blank(value[-1:]))
+
+
+def _blank(character: str) -> str | None:
+    if not character.isspace():
+        return None
+    return {" ": "a space", "\t": "a tab", "\r": "a line end", "\n": "a line end"}.get(character, "a blank")
+
+
+def _counted(lines: int) -> str:
+    return "1 line" if lines == 1 else f"{lines:,} lines"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ from asgi_token_auth.secrets.record import (
     Secret,
     SecretRecord,
     SecretVersion,
+    ValueShape,
     check_note,
     check_secret_name,
     check_value,
+    shape_of,
 )
 from asgi_token_auth.secrets.table import DECRYPTED, DELETED_AT, NEWEST, SHOWN, migrations, version_of
 from asgi_token_auth.storage.migrations import Migration
@@ -143,6 +145,21 @@ class SecretStore(TableStore):
         value = decrypt(self._encryption, row)
         self._usage.note(row[0], int(self.clock()), _user(actor_id))
         return value
+
+    async def shape(self, name: str) -> ValueShape | None:
+        """How long the stored value is, in characters and lines; ``None`` if none is stored. It is not a use.
+
+        Raises:
+            SecretUnreadable: the key is missing or wrong, or the row is damaged.
+            StorageError: the database cannot answer.
+        """
+        await self.ensure_ready()
+        found = await self.database.query(
+            f"select {DECRYPTED} from {self._table} where name = :name {NEWEST}", {"name": name}
+        )
+        if not found.rows or found.rows[0][-1] is not None:
+            return None
+        return shape_of(decrypt(self._encryption, found.rows[0]))
 
     async def set(self, name: str, value: str, *, note: str | None = None, by: str | None = None) -> SecretRecord:
         """Store a value as a new version.

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from asgi_token_auth.errors import InvalidInput, SecretNotFound
+from asgi_token_auth.errors import InvalidInput, SecretNotFound, SecretUnreadable
 from asgi_token_auth.permissions import MANAGE_SECRETS
 from asgi_token_auth.secrets.as_json import secret_json, version_json
-from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, check_note, check_secret_name
+from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, ValueShape, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
 from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.web.host import AnyApp, Host, Section
@@ -26,6 +26,9 @@ SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", p
 
 #: That a page lists; the JSON has all of them.
 _MAX_VERSIONS: Final = 50
+
+#: So many seconds the list says what was stored.
+_TOLD_FOR: Final = 60
 
 _JSON_FIELDS: Final = {"value", "note"}
 _FORM_FIELDS: Final = {"secret", "note", CSRF_FIELD}
@@ -85,7 +88,7 @@ class SecretPages:
     # Views
 
     async def _list(self, request: PageRequest) -> Response:
-        await self._manager(request)
+        manager = await self._manager(request)
         if not request.as_json and (wanted := request.query.get("name", "").strip()):
             return redirect(f"{request.base}/{link_to(check_secret_name(wanted))}")
         records = await self._store.list()
@@ -96,6 +99,7 @@ class SecretPages:
             SECTION.title,
             "secrets/list.html",
             records=records,
+            told=await self._told(manager, records),
             names=await self._names(records),
             link_to=link_to,
             only_registered=self._only_registered,
@@ -170,6 +174,18 @@ class SecretPages:
         people = {who for record in records for who in (record.updated_by, record.last_used_by) if who}
         return await self._host.names(people)
 
+    async def _told(self, manager: Person, records: Iterable[SecretRecord]) -> tuple[str, ValueShape] | None:
+        """What this person stored just now: its name and its shape, which tell whether all of it arrived."""
+        own = [one for one in records if one.source == "stored" and one.updated_by == manager.id and one.updated_at]
+        latest = max(own, key=lambda one: one.updated_at or 0, default=None)
+        if latest is None or not 0 <= self._store.clock() - (latest.updated_at or 0) <= _TOLD_FOR:
+            return None
+        try:
+            shape = await self._store.shape(latest.name)
+        except SecretUnreadable:
+            return None
+        return None if shape is None else (latest.name, shape)
+
     # Pages
 
     async def _secret_page(self, request: PageRequest, name: str, form: _Form, *, status: int = 200) -> Response:
@@ -217,10 +233,11 @@ def _read_form(fields: Mapping[str, Any]) -> _Form:
     form = _Form()
     if fields.keys() - _FORM_FIELDS:
         form.errors["form"] = "There is a field in this form that does not belong to it. Reload the page and try again."
-    # What is copied often brings a space or the end of a line along.
-    form.value = fields.get("secret", "").strip() or None
+    # HTML has every line of a form end with CR LF, whatever was typed or pasted; everything else is as it was given.
+    value = fields.get("secret", "").replace("\r\n", "\n")
+    form.value = value if value.strip() else None
     if "note" in fields:
-        form.note = fields["note"].strip()
+        form.note = _note(fields["note"])
         _check_note(form)
     return form
 
@@ -238,13 +255,18 @@ def _read_json(values: Mapping[str, Any]) -> _Form:
     if "note" in values:
         note = values["note"] if values["note"] is not None else ""
         if isinstance(note, str):
-            form.note = note.strip()
+            form.note = _note(note)
             _check_note(form)
         else:
             form.errors["note"] = "A note is text."
     if not values:
         form.errors["form"] = "Send value, note or both, or delete."
     return form
+
+
+def _note(text: str) -> str:
+    # Blanks alone are nothing to read, and in the list nobody would see them.
+    return text if text.strip() else ""
 
 
 def _check_note(form: _Form) -> None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 pytest_plugins = ["tests.support.browser_fixtures"]
 
+PEM = "\n".join(
+    ["-----BEGIN TEST KEY-----", "MIIEvQIBADANBgkqhkiG", "BKcwggSjAgEAAoIBAQC7", "-----END TEST KEY-----", ""]
+)
 HOSTILE = "<script>document.title='owned'</script> \u202e'\"&/" + "W" * 90
 
 
@@ -53,7 +56,12 @@ def test_the_life_of_a_secret(site: Site, new_page: NewPage, way: str) -> None:
 
     person.press(link(page, "MAP_KEY"))
     heading(page, "MAP_KEY")
-    assert field(page, "secret").get_attribute("type") == "password"
+    # Nobody who looks over a shoulder reads it, and no browser offers to keep it or fills it in.
+    hidden = "field => getComputedStyle(field).webkitTextSecurity"
+    assert field(page, "secret").evaluate(hidden) == "disc"
+    assert page.locator("input[type=password]").count() == 0
+    person.press(page.get_by_label("Show what I type"))
+    assert field(page, "secret").evaluate(hidden) == "none"
     person.write(field(page, "secret"), f"map-{way}-1")
     person.write(field(page, "note"), f"By {way}")
     person.press(button(page, "Save"))
@@ -98,6 +106,25 @@ def test_the_life_of_a_secret(site: Site, new_page: NewPage, way: str) -> None:
     heading(page, "Secrets")
     assert "Not set" in listed.inner_text()
     assert used(site, "MAP_KEY") is None
+
+
+def test_a_key_of_several_lines_that_is_pasted_is_kept_to_the_last_line_end(site: Site, new_page: NewPage) -> None:
+    page = new_page("grace")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site.address)
+    for pasted, said in ((PEM, "4 lines. It ends with a line end."), (PEM.strip(), "4 lines.")):
+        page.goto(site.secret_url("/WEATHER_KEY"))
+        # A clipboard of another system has CR LF, and a browser gives them as one line end.
+        for ends in (pasted, pasted.replace("\n", "\r\n")):
+            page.evaluate("text => navigator.clipboard.writeText(text)", ends)
+            field(page, "secret").fill("")
+            field(page, "secret").focus()
+            page.keyboard.press("Control+V")
+            assert field(page, "secret").input_value() == pasted
+        button(page, "Save").click()
+        heading(page, "Secrets")
+        told = page.locator(".ata-told").inner_text()
+        assert told == f"WEATHER_KEY is stored: {len(pasted)} characters in {said}"
+        assert used(site, "WEATHER_KEY") == digest(pasted)
 
 
 def test_what_an_app_uses_outlives_a_rotation_of_the_key(

@@ -59,14 +59,34 @@ def test_a_value_from_standard_input_is_stored_and_never_told(terminal: Terminal
     assert terminal.sql("select created_by, note from datasette_secrets", file="secrets.db") == [
         ("alice", "from the vendor")
     ]
-    again = terminal.run("secrets", "set", "API_KEY", "--json", stdin="line one\nline two\r\n\n").json
+    done = terminal.run("secrets", "set", "API_KEY", "--json", stdin="line one\nline two\r\n\n")
+    assert done.err == "What is stored: 20 characters in 3 lines. It ends with a line end.\n"
+    again = done.json
     assert (again["name"], again["version"], again["note"], again["source"]) == (
         "API_KEY",
         2,
         "from the vendor",
         "stored",
     )
-    assert read(terminal, "API_KEY") == "line one\nline two"
+    assert read(terminal, "API_KEY") == "line one\nline two\r\n\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "said"),
+    [
+        ("sk-1\r\n", "sk-1", ""),
+        ("sk-1\n\n", "sk-1", ""),
+        (" sk-1", " sk-1", "What is stored: 5 characters in 1 line. It begins with a space.\n"),
+        ("a\nb", "a\nb", "What is stored: 3 characters in 2 lines.\n"),
+        ("a\nb\n", "a\nb\n", "What is stored: 4 characters in 2 lines. It ends with a line end.\n"),
+    ],
+)
+def test_lines_are_stored_as_they_come_and_what_nobody_sees_is_said(
+    terminal: Terminal, given: str, kept: str, said: str
+) -> None:
+    terminal.run("secrets", "set", "API_KEY", stdin="one")
+    assert terminal.quick("secrets", "set", "API_KEY", stdin=given).err == said
+    assert read(terminal, "API_KEY") == kept
 
 
 @pytest.mark.parametrize("again", ["another value", VALUE])

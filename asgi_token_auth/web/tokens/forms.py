@@ -184,7 +184,8 @@ def _description(text: str, errors: dict[str, str]) -> str | None:
         errors["description"] = f"A description has at most {MAX_DESCRIPTION:,} characters; this one has {len(text):,}."
     elif not is_text(text):
         errors["description"] = "The description holds characters that are not text."
-    return text.strip() or None
+    # Blanks alone are nothing to read, and in a list nobody would see them.
+    return text if text.strip() else None
 
 
 def _form_expiry(values: Mapping[str, str], errors: dict[str, str]) -> int | None:

@@ -50,7 +50,7 @@ async def test_the_life_of_a_token_in_json(tmp_path: Path, kind: str) -> None:
         assert created.status_code == 201
         token, details = created.json()["token"], created.json()["details"]
         assert details.keys() == RECORD
-        assert (details["id"], details["description"], details["actor_id"]) == (1, "CI", "ann")
+        assert (details["id"], details["description"], details["actor_id"]) == (1, " CI ", "ann")
         me = (await site.client.get(f"{PATH}/current.json", headers=bearer(token))).json()
         assert (me["actor"]["id"], me["token_id"], me["expires_at"]) == ("ann", 1, details["expires_at"])
         rotated = (await post(site, "/1.json", {"rotate": True, "grace": 60})).json()
