@@ -15,7 +15,9 @@ from datasette.utils import add_cors_headers
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.datasette.instance import INSTANCE, Instance
-from asgi_token_auth.datasette.startup import Startup, ensure_started
+from asgi_token_auth.datasette.redirects import came_in_the_url, follow_redirects
+from asgi_token_auth.datasette.refusals import REFUSED, body_read, refuse_through
+from asgi_token_auth.datasette.startup import IfItOpens, Startup, ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
@@ -31,8 +33,9 @@ def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
     cors: dict[str, str] = {}
     if instance.datasette.cors:
         add_cors_headers(cors)
-    return TokenAuthMiddleware(
-        _StartedFirst(instance.datasette, app),
+    return _DatasettesMiddleware(
+        instance.datasette,
+        _StartedFirst(instance.datasette, app, follow=configuration.param is not None),
         sources=instance.sources(),
         parameter=configuration.param,
         unknown=configuration.unknown,
@@ -49,8 +52,36 @@ def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
     )
 
 
+class _DatasettesMiddleware(TokenAuthMiddleware):
+    """The middleware, knowing that there are other plugins, and that a Datasette may be closed and served again."""
+
+    def __init__(self, datasette: Any, app: ASGIApp, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._datasette = datasette
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan" and getattr(self._datasette, "_closed", False):
+            opened = [IfItOpens(self._datasette, one) for one in self.resources]
+            await run_lifespan(self.app, opened, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+        if scope["type"] != "http":
+            await super()._refuse(refusal, scope, send)
+            return
+        messages: list[MutableMapping[str, Any]] = []
+
+        async def keep(message: MutableMapping[str, Any]) -> None:
+            messages.append(message)
+
+        await super()._refuse(refusal, scope, keep)
+        await refuse_through(self.app, messages, scope, body_read(), send)
+
+
 class InsideDatasette:
-    """The ASGI app inside Datasette's own. What is configured is looked up when a connection comes."""
+    """The ASGI app around the wrappers of all plugins. What is configured is looked up when a connection comes."""
 
     def __init__(self, datasette: Any, app: ASGIApp) -> None:
         self._datasette = datasette
@@ -60,7 +91,7 @@ class InsideDatasette:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         instance = getattr(self._datasette, INSTANCE, None)
-        if instance is None:
+        if instance is None or REFUSED in scope:
             await self._app(scope, receive, send)
         elif self._built is not None and self._built[0] is instance:
             await self._built[1](scope, receive, send)
@@ -82,9 +113,10 @@ class InsideDatasette:
 class _StartedFirst:
     """Datasette, called only once it has started, and without a server's error for websockets, which it has none of."""
 
-    def __init__(self, datasette: Any, app: ASGIApp) -> None:
+    def __init__(self, datasette: Any, app: ASGIApp, *, follow: bool) -> None:
         self._datasette = datasette
         self._app = app
+        self._follow = follow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -92,6 +124,8 @@ class _StartedFirst:
         elif await _started_or_refused(self._datasette, scope, send):
             if scope["type"] == "websocket":
                 await self._serve_websocket(scope, receive, send)
+            elif self._follow and came_in_the_url(scope):
+                await follow_redirects(self._app, self._datasette.setting("base_url"), scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 

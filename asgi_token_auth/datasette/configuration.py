@@ -116,7 +116,7 @@ def read_block(block: object) -> Configuration:
         raise ConfigurationError(
             f"secrets: {SECRETS_PREDECESSOR} is installed too, and two plugins cannot both own the secrets: uninstall "
             f"it with pip uninstall {SECRETS_PREDECESSOR}. Its configuration, key and secrets keep working here; "
-            "plugins that import get_secret from it import it from asgi_token_auth.datasette instead."
+            "plugins that import get_secret from it get it from here."
         )
     configuration = read_configuration(block)
     if configuration.required:

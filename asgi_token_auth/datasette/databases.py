@@ -152,6 +152,10 @@ class AttachedDatabase:
             result: T = await execute(function)
         except sqlite3.Error as error:
             raise StorageError(f"{self.name}: {error}.") from error
+        except RuntimeError as error:
+            if not getattr(self._database, "_closed", False):
+                raise
+            raise StorageError(f"{self.name}: Datasette has closed it; make a new Datasette.") from error
         return result
 
 

@@ -6,46 +6,59 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Any
 from urllib.parse import unquote
 
 from datasette import hookimpl
 from datasette.utils.asgi import NotFound
 
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.datasette import pages, secrets
+from asgi_token_auth.datasette import commands, pages, secrets, stand_in
 from asgi_token_auth.datasette.app import InsideDatasette
 from asgi_token_auth.datasette.configuration import StartupRefused
-from asgi_token_auth.datasette.handlers import managed_token_handler
-from asgi_token_auth.datasette.instance import Instance, configured
+from asgi_token_auth.datasette.instance import configured
+from asgi_token_auth.datasette.refusals import InsideWrappers
 from asgi_token_auth.datasette.startup import startup_begins
+from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import TokenAuthError
 from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 
-#: What people do to a table through Datasette's own pages and API.
-_TABLE_ACTIONS: Final = frozenset(
-    {
-        "alter-table",
-        "delete-row",
-        "drop-table",
-        "insert-row",
-        "set-column-type",
-        "update-row",
-        "view-table",
-    }
-)
+# A hook that this Datasette does not know would be taken for a typing error by whoever checks its plugins.
+if IS_1_0:
+    from asgi_token_auth.datasette.hooks_1_0 import permission_resources_sql as permission_resources_sql
+    from asgi_token_auth.datasette.hooks_1_0 import register_actions as register_actions
+    from asgi_token_auth.datasette.hooks_1_0 import register_token_handler as register_token_handler
+else:
+    from asgi_token_auth.datasette.hooks_0_65 import permission_allowed as permission_allowed
+    from asgi_token_auth.datasette.hooks_0_65 import skip_csrf as skip_csrf
+
+# Before Datasette loads the modules of --plugins-dir.
+stand_in.install()
+if not stand_in.real_one_is_installed():
+    # Or the plugins that were written for it have a hook that nobody knows.
+    secrets.declare_hook()
 
 
-@hookimpl
-def asgi_wrapper(datasette: Any) -> Callable[[ASGIApp], ASGIApp]:
-    """Stand inside every app that Datasette builds, those of ``datasette.client`` included."""
+@hookimpl(hookwrapper=True, tryfirst=True)
+def asgi_wrapper(datasette: Any) -> Generator[None, Any, None]:
+    """Stand in every app that Datasette builds, those of ``datasette.client`` included.
+
+    Outside of the wrappers of all plugins, so that none sees a token or a request that is refused; and inside of them,
+    so that their headers are on refusals. Both in whichever order the plugins were found.
+    """
     # 0.65 asks for this inside its constructor, which is early enough to take the secrets out of its metadata
     # before anybody can read them.
     configured(datasette)
-    return lambda app: InsideDatasette(datasette, app)
+    results = yield
+
+    def outermost(app: ASGIApp) -> ASGIApp:
+        return InsideDatasette(datasette, app)
+
+    # Datasette puts each around those before it.
+    results.force_result([InsideWrappers, *results.get_result(), outermost])
 
 
 @hookimpl
@@ -86,77 +99,6 @@ def actor_from_request(datasette: Any, request: Any) -> Generator[None, Any, Non
     actor = outcome.actor()
     actor.setdefault("token", outcome.auth.source)
     results.force_result([actor])
-
-
-@hookimpl(tryfirst=True)
-def register_token_handler(datasette: Any) -> Any:
-    """``datasette.create_token()`` makes managed tokens where there are any."""
-    instance = configured(datasette)
-    if instance is None or not instance.configuration.manage_tokens:
-        return None
-    managed = instance.managed_tokens()
-    return None if managed is None else managed_token_handler(managed)
-
-
-@hookimpl
-def permission_resources_sql(datasette: Any, action: str) -> Any:
-    """Datasette 1.0: nobody reaches the token tables through table pages or by writing SQL."""
-    instance = configured(datasette)
-    if instance is None or (action != "execute-write-sql" and action not in _TABLE_ACTIONS):
-        return None
-    # Names of their own, because all plugins' parameters meet in one query.
-    parameters: dict[str, Any] = {
-        "asgi_token_auth_reason": "the tables of asgi-token-auth are not for Datasette's own pages"
-    }
-    rows: list[str] = []
-    for number, (database, child) in enumerate(_protected(instance, action)):
-        parameters[f"asgi_token_auth_parent_{number}"] = database
-        parameters[f"asgi_token_auth_child_{number}"] = child
-        rows.append(
-            f"select :asgi_token_auth_parent_{number} as parent, :asgi_token_auth_child_{number} as child, "
-            "0 as allow, :asgi_token_auth_reason as reason"
-        )
-    if not rows:
-        return None
-    from datasette.permissions import PermissionSQL
-
-    return PermissionSQL(sql=" union all ".join(rows), params=parameters)
-
-
-def _protected(instance: Instance, action: str) -> list[tuple[str, str | None]]:
-    tables = instance.attachments.protected_tables()
-    if action == "execute-write-sql":
-        return [(database, None) for database in dict.fromkeys(database for database, _ in tables)]
-    return [(database, table) for database, names in tables for table in names]
-
-
-@hookimpl(trylast=True)
-def permission_allowed(datasette: Any, actor: Any, action: str, resource: Any) -> bool | None:
-    """Datasette 0.65: the same, and what the block's ``permissions`` say about our own actions."""
-    # It takes the last answer that is not None, hence trylast.
-    instance = configured(datasette)
-    if instance is None:
-        return None
-    if action not in _TABLE_ACTIONS:
-        return pages.decide(instance.configuration.permissions, actor, action)
-    if not isinstance(resource, tuple) or len(resource) != 2:
-        return None
-    return False if (resource[0], str(resource[1]).lower()) in _protected(instance, action) else None
-
-
-@hookimpl
-def register_actions(datasette: Any) -> Any:
-    """Datasette 1.0: what people may be allowed to do with managed tokens and with secrets."""
-    instance = configured(datasette)
-    if instance is None:
-        return None
-    from datasette.permissions import Action
-
-    actions = {
-        **(pages.TOKEN_ACTIONS if instance.configuration.manage_tokens else {}),
-        **(pages.SECRET_ACTIONS if instance.configuration.encryption_keys else {}),
-    }
-    return [Action(name=name, description=description) for name, description in actions.items()]
 
 
 @hookimpl
@@ -203,11 +145,7 @@ def menu_links(datasette: Any, actor: Any) -> Any:
 
 
 @hookimpl
-def skip_csrf(datasette: Any, scope: Any) -> bool | None:
-    """Datasette 0.65: our pages look for other sites' requests themselves, without a token in the form."""
-    # With the base_url and without it, because a proxy may take it away, and Datasette answers all the same.
-    ours = (TOKENS_PATH, SECRETS_PATH)
-    for path in (*ours, *(pages.path(datasette, one) for one in ours)):
-        if scope["path"] == path or scope["path"].startswith((path + "/", path + ".")):
-            return True
-    return None
+def register_commands(cli: Any) -> None:
+    """``datasette secrets generate-encryption-key``, which datasette-secrets has, unless that is installed."""
+    if not stand_in.real_one_is_installed():
+        commands.add_to(cli)

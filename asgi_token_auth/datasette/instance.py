@@ -15,6 +15,7 @@ from asgi_token_auth.datasette.configuration import StartupRefused, own_block, r
 from asgi_token_auth.datasette.databases import AttachedSecretStore, AttachedTokenStore
 from asgi_token_auth.datasette.handlers import OtherHandlers
 from asgi_token_auth.datasette.pages import DatasetteHost
+from asgi_token_auth.datasette.signed import SettingsDecide
 from asgi_token_auth.datasette.startup import ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import ConfigurationError
@@ -175,10 +176,7 @@ class Instance:
 
     def _signed(self) -> SignedTokens | None:
         if IS_1_0:
-            setting = self.datasette.setting
-            if not setting("allow_signed_tokens"):
-                return None
-            return SignedTokens(self._secrets, max_ttl=setting("max_signed_tokens_ttl") or None)
+            return SettingsDecide(self.datasette, self._secrets)
         if self.configuration.signed_tokens is False:
             return None
         return SignedTokens(self._secrets, max_ttl=self.configuration.max_signed_tokens_ttl)

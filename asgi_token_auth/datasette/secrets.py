@@ -73,7 +73,7 @@ def register(store: SecretStore, secrets: list[Secret]) -> None:
 
 
 def declare_hook() -> None:
-    """Tell Datasette of our hook, once for each process. Not sooner, because datasette-secrets may have done so."""
+    """Tell Datasette of our hook, once for each process, unless datasette-secrets has done so."""
     hook = getattr(pm.hook, "register_secrets", None)
     if hook is None or not hook.has_spec():
         pm.add_hookspecs(hookspecs)

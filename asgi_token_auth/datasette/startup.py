@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextvars import ContextVar
 from typing import Any, Final
 
+from asgi_token_auth.errors import TokenAuthError
+from asgi_token_auth.lifespan import Flushable, Resource
+
+logger = logging.getLogger("asgi_token_auth")
+
 _TASK: Final = "_asgi_token_auth_startup"
+_WARNED: Final = "_asgi_token_auth_warned_of_closing"
 
 # The Datasette whose startup hooks are being run, so that what those hooks ask of us does not wait for them.
 _starting: ContextVar[Any] = ContextVar("asgi_token_auth_starting", default=None)
@@ -45,3 +52,41 @@ class Startup:
 
     async def close(self) -> None:
         """Nothing: Datasette closes itself."""
+
+
+class IfItOpens:
+    """A resource of a Datasette that was closed when an earlier server of it stopped, and is served again.
+
+    Datasette itself starts then and says at each request what it has no more, so neither does this stop the start.
+    """
+
+    def __init__(self, datasette: Any, resource: Resource) -> None:
+        self._datasette = datasette
+        self._resource = resource
+        self._opened = False
+
+    async def open(self) -> None:
+        """Open it, or warn."""
+        try:
+            await self._resource.open()
+            self._opened = True
+        except TokenAuthError as error:
+            # Both apps of wrap_datasette() come here.
+            if getattr(self._datasette, _WARNED, False):
+                return
+            setattr(self._datasette, _WARNED, True)
+            logger.warning(
+                "this Datasette was closed when an earlier server of it stopped, and what was in its own databases is "
+                "gone: tokens there are answered with 503. Make a new Datasette for every server (%s)",
+                error,
+            )
+
+    async def flush(self) -> None:
+        """Write what is pending."""
+        if self._opened and isinstance(self._resource, Flushable):
+            await self._resource.flush()
+
+    async def close(self) -> None:
+        """Close it, if it was opened."""
+        if self._opened:
+            await self._resource.close()
