@@ -25,6 +25,7 @@ from asgi_token_auth.bearer import (
 from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
+from asgi_token_auth.outages import OutageLog
 from asgi_token_auth.signed_in import SignedIn, SignedInCall, SignedInFailed
 
 logger: Final = logging.getLogger("asgi_token_auth")
@@ -143,6 +144,10 @@ class TokenAuthMiddleware:
         self._forbid = forbid
         self._refusal_headers = list(refusal_headers)
         self._vary = vary
+        # While something is away, every request would write a line of its own.
+        self._unavailable = OutageLog(logger, "a token could not be checked")
+        self._signed_in_fails = OutageLog(logger, "signed_in failed")
+        self._on_event_fails = OutageLog(logger, "on_event failed, which affects no request")
         # Written once, because strangers can ask for these as often as they like.
         self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
         self._checks = bool(sources)
@@ -256,7 +261,7 @@ class TokenAuthMiddleware:
         await self._refuse(_REFUSALS.get(outcome.reason, INVALID_TOKEN), scope, send)
 
     async def _cannot_tell(self, detail: str, scope: Scope, send: Send) -> None:
-        logger.error("a token could not be checked: %s", detail)
+        self._unavailable.note(detail)
         self._emit("unavailable", scope, reason=detail)
         await self._refuse(UNAVAILABLE, scope, send)
 
@@ -269,7 +274,7 @@ class TokenAuthMiddleware:
             try:
                 known = self._signed_in is not None and await self._signed_in(scope)
             except SignedInFailed as error:
-                logger.error("%s", error)
+                self._signed_in_fails.note(error.detail)
                 await self._refuse(UNAVAILABLE, scope, send)
                 return
             if not known:
@@ -330,8 +335,8 @@ class TokenAuthMiddleware:
         )
         try:
             self._on_event(event)
-        except Exception:
-            logger.exception("on_event failed; the request is not affected")
+        except Exception as error:
+            self._on_event_fails.note(for_the_log(error), exc_info=True)
 
 
 # Told only because these reasons follow a good signature or an exact match.

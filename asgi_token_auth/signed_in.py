@@ -22,7 +22,11 @@ _NO_SESSION: Final = (
 
 
 class SignedInFailed(StorageError):
-    """``signed_in`` raised an error, so nobody knows who is asking."""
+    """``signed_in`` raised an error, so nobody knows who is asking. ``detail`` says which, and what may mend it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"signed_in failed: {detail}")
+        self.detail: str = detail
 
 
 class SignedInCall:
@@ -50,7 +54,7 @@ class SignedInCall:
                 answer = await answer
         except Exception as error:
             hint = "" if "session" in scope else f"; {_NO_SESSION}"
-            raise SignedInFailed(f"signed_in failed: {for_the_log(error)}{hint}") from error
+            raise SignedInFailed(f"{for_the_log(error)}{hint}") from error
         if not self._silent:
             self._look_at(answer, scope)
         return answer

@@ -21,8 +21,11 @@ from asgi_token_auth.datasette.startup import IfItOpens, Startup, ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
+from asgi_token_auth.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")
+
+_NOT_STARTED_LOG: Final = "_asgi_token_auth_not_started"
 
 NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
 
@@ -153,7 +156,11 @@ async def _started_or_refused(datasette: Any, scope: Scope, send: Send) -> bool:
     try:
         await ensure_started(datasette)
     except Exception as error:
-        logger.error("Datasette could not start: %s", error)
+        log: OutageLog | None = getattr(datasette, _NOT_STARTED_LOG, None)
+        if log is None:
+            log = OutageLog(logger, "Datasette could not start")
+            setattr(datasette, _NOT_STARTED_LOG, log)
+        log.note(str(error))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": ""})
         else:
