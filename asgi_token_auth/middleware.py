@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from asgi_token_auth.access.signed_in import SignedIn, SignedInCall, SignedInFailed
 from asgi_token_auth.authentication import ANONYMOUS, Authenticated, Credential, Reason, Rejected, Source
 from asgi_token_auth.bearer import (
     CREDENTIAL_REQUIRED,
@@ -25,8 +26,7 @@ from asgi_token_auth.bearer import (
 from asgi_token_auth.chain import CallableSource, Chain, authenticate
 from asgi_token_auth.errors import ConfigurationError, for_the_log
 from asgi_token_auth.lifespan import Resource, run_lifespan
-from asgi_token_auth.outages import OutageLog
-from asgi_token_auth.signed_in import SignedIn, SignedInCall, SignedInFailed
+from asgi_token_auth.storage.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")
 

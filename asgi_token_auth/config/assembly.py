@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.authentication import Source
 from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.block import Configuration, read_configuration
@@ -16,7 +17,6 @@ from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import ASGIApp, TokenAuthMiddleware
 from asgi_token_auth.secrets.store import SecretStore
-from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens
 from asgi_token_auth.sources.signed import SignedTokens

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
+from asgi_token_auth.access.origins import check_origins
+from asgi_token_auth.access.permissions import ACTIONS
 from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
@@ -14,8 +16,6 @@ from asgi_token_auth.databases.address import DSN_OPTIONS, is_dsn, with_options
 from asgi_token_auth.decoding import keys_of, listed, logger, token_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import DEFAULT_MAX_TOKEN_BYTES
-from asgi_token_auth.origins import check_origins
-from asgi_token_auth.permissions import ACTIONS
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.sources.static import check_token, checked_actor
 from asgi_token_auth.tokens.text import check_prefix

@@ -21,7 +21,7 @@ from asgi_token_auth.datasette.startup import IfItOpens, Startup, ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
-from asgi_token_auth.outages import OutageLog
+from asgi_token_auth.storage.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")
 

@@ -12,8 +12,7 @@ from typing import Any, Final
 from datasette.utils import display_actor
 from datasette.utils.asgi import Request
 
-from asgi_token_auth.datasette.version import IS_1_0
-from asgi_token_auth.permissions import (
+from asgi_token_auth.access.permissions import (
     ACTIONS,
     CREATE_TOKENS,
     MANAGE_SECRETS,
@@ -21,6 +20,7 @@ from asgi_token_auth.permissions import (
     VIEW_ALL_TOKENS,
     matches,
 )
+from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import Frame, Section, id_of
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
+from asgi_token_auth.access.permissions import CREATE_TOKENS, matches
+from asgi_token_auth.access.signed_in import SignedIn, SignedInCall
 from asgi_token_auth.errors import StorageError
 from asgi_token_auth.middleware import OUTCOME_KEY
-from asgi_token_auth.permissions import CREATE_TOKENS, matches
-from asgi_token_auth.signed_in import SignedIn, SignedInCall
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.templates import render
 

@@ -14,12 +14,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from asgi_token_auth.access.origins import check_origins
+from asgi_token_auth.access.signed_in import SignedInFailed
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, SecretNotFound, StorageError, TokenNotFound
 from asgi_token_auth.middleware import OUTCOME_KEY
-from asgi_token_auth.origins import check_origins
 from asgi_token_auth.restrictions import Restrictions
-from asgi_token_auth.signed_in import SignedInFailed
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from asgi_token_auth.access.permissions import MANAGE_SECRETS
+from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.errors import InvalidInput, SecretNotFound, SecretUnreadable
-from asgi_token_auth.permissions import MANAGE_SECRETS
 from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, ValueShape, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
-from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, json_answer, redirect
 from asgi_token_auth.web.pages import PageRequest, Pages, Person, View, requests_only

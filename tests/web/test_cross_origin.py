@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_token_auth.origins import check_origins
+from asgi_token_auth.access.origins import check_origins
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from tests.support import secret_sites
 from tests.support.page_sites import KINDS, PATH, running

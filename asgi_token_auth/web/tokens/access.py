@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asgi_token_auth.access.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_ALL_TOKENS
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
-from asgi_token_auth.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_ALL_TOKENS
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, Owner, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore

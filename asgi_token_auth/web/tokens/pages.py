@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import EditConflict, InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY
-from asgi_token_auth.signed_in import SignedIn
 from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore

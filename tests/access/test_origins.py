@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from asgi_token_auth.access.origins import check_origins
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.origins import check_origins
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from asgi_token_auth import StorageError, TokenAuthMiddleware
 from asgi_token_auth.middleware import TokenEvent
-from asgi_token_auth.outages import MOST_CAUSES, OutageLog
+from asgi_token_auth.storage.outages import MOST_CAUSES, OutageLog
 from tests.support.asgi import Clock
 
 LOGGER = logging.getLogger("asgi_token_auth.tests.outages")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgi_token_auth.permissions import matches
+from asgi_token_auth.access.permissions import matches
 
 ANN = {"id": "ann", "roles": ["staff", "ops"], "age": 5, "admin": True, "nothing": None}
 
