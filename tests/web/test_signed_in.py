@@ -93,6 +93,15 @@ def test_a_session_inside_of_the_app_is_seen(tmp_path: Path, kind: str, caplog: 
     assert caplog.records == []
 
 
+def test_required_says_that_it_is_decided_before_the_session_of_the_app(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(wrapped(app_with_sessions("Starlette"), tmp_path, from_session, required=True)) as client:
+        assert client.get(PATH, headers={"cookie": "session=x"}).status_code == 401
+    assert "no session in the scope" in caplog.text
+    assert "Put it around" in caplog.text
+
+
 def test_a_session_around_everything_is_seen_with_required_too(tmp_path: Path) -> None:
     inner = Starlette(routes=[Route("/login", login)])
     app = SessionMiddleware(wrapped(inner, tmp_path, from_session, required=True), secret_key=SIGNING)
