@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     )
     from asgi_token_auth.config import from_config, secret_store_of
     from asgi_token_auth.errors import (
+        AlreadyDone,
         ConfigurationError,
         EditConflict,
+        IdempotencyKeyReused,
         InvalidInput,
         SecretNotFound,
         SecretUnreadable,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from asgi_token_auth.sources.signed import SignedTokens
     from asgi_token_auth.sources.sql import SQLTokens
     from asgi_token_auth.sources.static import StaticTokens
+    from asgi_token_auth.storage.idempotency import IdempotencyKey
     from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
     from asgi_token_auth.tokens.store import TokenStore
 
@@ -44,11 +47,14 @@ __all__ = [
     "ANY_OWNER",
     "KEEP",
     "Actor",
+    "AlreadyDone",
     "Authenticated",
     "ConfigurationError",
     "Credential",
     "EditConflict",
     "Family",
+    "IdempotencyKey",
+    "IdempotencyKeyReused",
     "InvalidInput",
     "IssuedToken",
     "ManagedTokens",
@@ -99,8 +105,10 @@ _PLACES = {
         "secret_store_of",
     ),
     "errors": (
+        "AlreadyDone",
         "ConfigurationError",
         "EditConflict",
+        "IdempotencyKeyReused",
         "InvalidInput",
         "SecretNotFound",
         "SecretUnreadable",
@@ -124,6 +132,7 @@ _PLACES = {
     "sources.signed": ("SignedTokens",),
     "sources.sql": ("SQLTokens",),
     "sources.static": ("StaticTokens",),
+    "storage.idempotency": ("IdempotencyKey",),
     "tokens.record": (
         "ANY_OWNER",
         "Family",

@@ -21,7 +21,43 @@ class InvalidInput(TokenAuthError, ValueError):
 
 
 class EditConflict(TokenAuthError):
-    """The edit named the version of the token that it was made for, which it is no longer; nothing was changed."""
+    """The change named the version of the token that it was made for, which it is no longer; nothing was changed."""
+
+
+class AlreadyDone(TokenAuthError):
+    """The change was made before, with the same idempotency key; nothing more was done now.
+
+    Args:
+        event: what was done: ``created``, ``edited``, ``rotated``, ``revoked`` or ``revoked_all``; to a secret:
+            ``set``, ``noted`` or ``deleted``.
+        subject: the id of the token, the version of the secret, or how many tokens were revoked.
+        at: when, in seconds since the epoch.
+    """
+
+    def __init__(self, event: str, subject: int | None, at: int) -> None:
+        super().__init__(
+            f"This was asked for before, with the same idempotency key ({event} {subject}); nothing more was done."
+        )
+        self.event = event
+        self.subject = subject
+        self.at = at
+
+
+class IdempotencyKeyReused(TokenAuthError):
+    """The idempotency key was used for something else before; nothing was done now.
+
+    Args:
+        event, subject, at: what was done then, as in :class:`AlreadyDone`.
+    """
+
+    def __init__(self, event: str, subject: int | None, at: int) -> None:
+        super().__init__(
+            f"This idempotency key was used for something else ({event} {subject}); nothing was done. "
+            "Send a new key with each new request."
+        )
+        self.event = event
+        self.subject = subject
+        self.at = at
 
 
 class TokenNotFound(TokenAuthError, LookupError):

@@ -27,9 +27,10 @@ _TOKENS_TABLES: Final = (
     TOKENS_TABLE,
     f"{TOKENS_TABLE}_events",
     f"{TOKENS_TABLE}_migrations",
+    f"{TOKENS_TABLE}_requests",
     *index_tables(TOKENS_TABLE),
 )
-_SECRETS_TABLES: Final = (SECRETS_TABLE, f"{SECRETS_TABLE}_migrations")
+_SECRETS_TABLES: Final = (SECRETS_TABLE, f"{SECRETS_TABLE}_migrations", f"{SECRETS_TABLE}_requests")
 
 #: By table: what is stored there, and what whoever runs SQL on it would read.
 _READABLE: Final = {

@@ -67,6 +67,9 @@ class Encryption:
         # Without what pads them, which people leave out when they copy.
         self._texts = [key.strip().rstrip("=") for key in given]
 
+        # Where a key is added, what was sent before is another request; nothing is done twice for it.
+        self.digest_key: bytes = hashlib.sha256(b"asgi-token-auth digest key\0" + decoded[-1]).digest()
+
     def __repr__(self) -> str:
         return f"Encryption(keys={self._names})"
 

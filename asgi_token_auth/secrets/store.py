@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.errors import ConfigurationError, InvalidInput, SecretNotFound, SecretUnreadable
 from asgi_token_auth.secrets.changes import SecretChanges, decrypt, not_found
+from asgi_token_auth.secrets.known import ENVIRONMENT_PREFIX as ENVIRONMENT_PREFIX
+from asgi_token_auth.secrets.known import KnownSecrets
 from asgi_token_auth.secrets.record import (
     Rotation,
     Secret,
@@ -24,10 +24,11 @@ from asgi_token_auth.secrets.record import (
     shape_of,
 )
 from asgi_token_auth.secrets.table import DECRYPTED, DELETED_AT, NEWEST, SHOWN, migrations, version_of
+from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.storage.migrations import Migration
 from asgi_token_auth.storage.store import TableStore, system_clock
 from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import as_text, check_actor_id, is_text
+from asgi_token_auth.storage.values import check_actor_id, is_text
 
 if TYPE_CHECKING:
     from asgi_token_auth.secrets.encryption import Encryption
@@ -36,10 +37,6 @@ logger: Final = logging.getLogger("asgi_token_auth")
 
 #: The table of datasette-secrets, which this store reads and extends.
 DEFAULT_TABLE: Final = "datasette_secrets"
-#: An environment variable that starts so, and ends in the name of a secret, goes before what is stored.
-ENVIRONMENT_PREFIX: Final = "DATASETTE_SECRETS_"
-
-_NO_VERSION: Final = SecretVersion(*[None] * len(fields(SecretVersion)))
 
 
 class SecretStore(TableStore):
@@ -53,7 +50,7 @@ class SecretStore(TableStore):
         encryption_key: one key, or a list with the newest last. Each decrypts, the newest encrypts. ``None``:
             only environment variables are of use, and nothing can be set.
         secrets: those that the app needs.
-        table: the table's name. Another table starts with it.
+        table: the table's name. More tables start with it.
         environ: in place of the environment variables.
         clock: seconds since the epoch, for tests.
 
@@ -71,18 +68,18 @@ class SecretStore(TableStore):
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = system_clock,
     ) -> None:
-        super().__init__(database, table=table, clock=clock)
-        self._changes = SecretChanges(self._table)
         self._encryption = None if encryption_key is None else _encryption(encryption_key)
+        digest_key = b"" if self._encryption is None else self._encryption.digest_key
+        super().__init__(database, table=table, clock=clock, digest_key=digest_key)
+        self._changes = SecretChanges(self._table)
         # Not a default of the signature, which help() would show with all its values.
-        self._environ = os.environ if environ is None else environ
-        self._registered: dict[str, Secret] = {}
+        self._known = KnownSecrets(os.environ if environ is None else environ)
         self.register(*secrets)
 
     @property
     def registered(self) -> Mapping[str, Secret]:
         """The registered secrets by name, in the order in which they came."""
-        return MappingProxyType(self._registered)
+        return self._known.registered
 
     @property
     def can_encrypt(self) -> bool:
@@ -95,16 +92,7 @@ class SecretStore(TableStore):
         Raises:
             ConfigurationError: a name or a text of one cannot be used. None of them was registered.
         """
-        for secret in secrets:
-            try:
-                check_secret_name(secret.name)
-            except InvalidInput as error:
-                raise ConfigurationError(f"The secret {secret.name!r} cannot be registered: {error}") from error
-            for text in (secret.description, secret.obtain_url, secret.obtain_label):
-                if text is not None and not isinstance(text, str):
-                    raise ConfigurationError(f"The secret {secret.name!r} cannot be registered: {text!r} is no text.")
-        for secret in secrets:
-            self._registered.setdefault(secret.name, secret)
+        self._known.register(*secrets)
 
     async def open(self) -> None:
         """Open and migrate the database, and count one more user of this store.
@@ -132,7 +120,7 @@ class SecretStore(TableStore):
         """
         if not isinstance(name, str) or not is_text(name):
             return None
-        if value := self._from_environment(name):
+        if value := self._known.from_environment(name):
             return value
         await self.ensure_ready()
         found = await self.database.query(
@@ -161,14 +149,26 @@ class SecretStore(TableStore):
             return None
         return shape_of(decrypt(self._encryption, found.rows[0]))
 
-    async def set(self, name: str, value: str, *, note: str | None = None, by: str | None = None) -> SecretRecord:
+    async def set(
+        self,
+        name: str,
+        value: str,
+        *,
+        note: str | None = None,
+        by: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
+    ) -> SecretRecord:
         """Store a value as a new version.
 
         Args:
             note: for people, at most 100 characters; ``None``: as it was before; empty: none.
             by: the actor who sets it.
+            idempotency_key: stands for this one request of ``by``. With a key that ``by`` used within 48 hours,
+                nothing is done.
 
         Raises:
+            AlreadyDone: the key was used for the same call.
+            IdempotencyKeyReused: the key was used for something else.
             InvalidInput: an argument is unusable.
             ConfigurationError: there is no encryption key.
             StorageError: nothing was stored.
@@ -182,13 +182,27 @@ class SecretStore(TableStore):
         for text in (name, value, note or ""):
             self._refuse_key(text)
         await self.ensure_ready()
-        steps = self._changes.set(self._encryption, name, value, note, by, int(self.clock()))
-        return self._record(await self.database.transaction(steps))
+        now = int(self.clock())
+        request = self._requests.request(idempotency_key, by, f"set {name}", (value, note))
+        steps = self._changes.set(self._encryption, name, value, note, by, now)
+        steps = self._requests.once(request, steps, "set", _version_in, now)
+        return self._known.record(await self.database.transaction(steps))
 
-    async def set_note(self, name: str, note: str | None, *, by: str | None = None) -> SecretRecord:
+    async def set_note(
+        self,
+        name: str,
+        note: str | None,
+        *,
+        by: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
+    ) -> SecretRecord:
         """Change the note of a stored secret, at most 100 characters; ``None`` or empty: none.
 
+        Args:
+            idempotency_key: as for :meth:`set`.
+
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`set`.
             InvalidInput: an argument is unusable.
             SecretNotFound: no such secret is stored.
             StorageError: nothing was changed.
@@ -198,9 +212,13 @@ class SecretStore(TableStore):
         by = None if by is None else check_actor_id(by)
         self._check_sought(name)
         await self.ensure_ready()
-        steps = self._changes.set_note(name, note or "", by, int(self.clock()))
+        now = int(self.clock())
+        # One form sets either.
+        request = self._requests.request(idempotency_key, by, f"set {name}", note)
+        steps = self._changes.set_note(name, note or "", by, now)
+        steps = self._requests.once(request, steps, "noted", _version_in, now)
         try:
-            return self._record(await self.database.transaction(steps))
+            return self._known.record(await self.database.transaction(steps))
         except SecretNotFound:
             raise self._not_stored(name) from None
 
@@ -218,10 +236,10 @@ class SecretStore(TableStore):
         )
         row = next((row for row in found.rows if row[DELETED_AT] is None), None)
         if row is not None:
-            return self._record(row)
-        if name not in self._registered:
+            return self._known.record(row)
+        if name not in self._known.registered:
             raise not_found(name)
-        return self._record_of(name, None)
+        return self._known.record_of(name, None)
 
     async def list(self) -> Sequence[SecretRecord]:
         """The registered and the stored secrets, by name.
@@ -235,10 +253,10 @@ class SecretStore(TableStore):
             f"and id = (select id from {self._table} same where same.name = kept.name {NEWEST})",
             {},
         )
-        records = {record.name: record for record in map(self._record, found.rows)}
-        for name in self._registered:
+        records = {record.name: record for record in map(self._known.record, found.rows)}
+        for name in self._known.registered:
             if name not in records:
-                records[name] = self._record_of(name, None)
+                records[name] = self._known.record_of(name, None)
         return [records[name] for name in sorted(records)]
 
     async def history(self, name: str) -> Sequence[SecretVersion]:
@@ -253,14 +271,20 @@ class SecretStore(TableStore):
         found = await self.database.query(
             f"select {SHOWN} from {self._table} where name = :name order by version desc, id desc", {"name": name}
         )
-        if not found.rows and name not in self._registered:
+        if not found.rows and name not in self._known.registered:
             raise not_found(name)
         return [version_of(row) for row in found.rows]
 
-    async def delete(self, name: str, *, by: str | None = None) -> SecretRecord:
+    async def delete(
+        self, name: str, *, by: str | None = None, idempotency_key: str | IdempotencyKey | None = None
+    ) -> SecretRecord:
         """End every version of a secret. Who set them and when is kept; the values are gone.
 
+        Args:
+            idempotency_key: as for :meth:`set`. What was set since is not deleted by a repeat.
+
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`set`.
             InvalidInput: ``by`` is no actor id.
             SecretNotFound: no such secret is stored.
             StorageError: nothing was deleted.
@@ -268,11 +292,14 @@ class SecretStore(TableStore):
         by = None if by is None else check_actor_id(by)
         self._check_sought(name)
         await self.ensure_ready()
+        now = int(self.clock())
+        request = self._requests.request(idempotency_key, by, f"delete {name}")
+        steps = self._changes.delete(name, by, now)
         try:
-            await self.database.transaction(self._changes.delete(name, by, int(self.clock())))
+            await self.database.transaction(self._requests.once(request, steps, "deleted", lambda _: None, now))
         except SecretNotFound:
             raise self._not_stored(name) from None
-        return self._record_of(name, None)
+        return self._known.record_of(name, None)
 
     async def rotate(self, *, by: str | None = None) -> Rotation:
         """Encrypt every version of every secret with the newest key, all of them or none.
@@ -339,44 +366,15 @@ class SecretStore(TableStore):
             raise SecretNotFound("There is no such secret.")
 
     def _not_stored(self, name: str) -> SecretNotFound:
-        if self._from_environment(name):
+        if self._known.from_environment(name):
             return SecretNotFound(
                 f"The secret {name!r} comes from the environment variable {ENVIRONMENT_PREFIX}{name} and is not "
                 "stored; change the variable."
             )
         return not_found(name)
 
-    # Records
-
-    def _record(self, row: Row) -> SecretRecord:
-        return self._record_of(as_text(row[0]) or "", version_of(row))
-
-    def _record_of(self, name: str, version: SecretVersion | None) -> SecretRecord:
-        """The record of a secret. ``version``: what is stored now; ``None``: nothing."""
-        secret = self._registered.get(name, Secret(name))
-        known = version or _NO_VERSION
-        return SecretRecord(
-            name=name,
-            description=secret.description,
-            obtain_url=secret.obtain_url,
-            obtain_label=secret.obtain_label,
-            registered=name in self._registered,
-            source="environment" if self._from_environment(name) else "stored" if version else None,
-            note=known.note,
-            version=known.version,
-            created_at=known.created_at,
-            created_by=known.created_by,
-            updated_at=known.updated_at,
-            updated_by=known.updated_by,
-            last_used_at=known.last_used_at,
-            last_used_by=known.last_used_by,
-        )
-
-    def _from_environment(self, name: str) -> str | None:
-        return self._environ.get(ENVIRONMENT_PREFIX + name)
-
     def _migrations(self) -> Sequence[Migration]:
-        return migrations(self.database, self.table)
+        return migrations(self.database, self.table, self._requests)
 
 
 def _encryption(key: str | Sequence[str]) -> Encryption:
@@ -388,6 +386,10 @@ def _encryption(key: str | Sequence[str]) -> Encryption:
             "encryption_key: encrypting needs one more package: pip install 'asgi-token-auth[secrets]'."
         ) from error
     return Encryption(key)
+
+
+def _version_in(row: Row) -> int | None:
+    return version_of(row).version
 
 
 def _user(actor_id: object) -> str | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.secrets.record import SecretVersion
+from asgi_token_auth.storage.idempotency import Requests
 from asgi_token_auth.storage.migrations import Migration
 from asgi_token_auth.storage.values import as_integer, as_text
 
@@ -34,7 +35,7 @@ DECRYPTED: Final = "id, name, version, encrypted, encryption_key_name, deleted_a
 NEWEST: Final = "order by version desc, id desc limit 1"
 
 
-def migrations(database: Database, name: str) -> Sequence[Migration]:
+def migrations(database: Database, name: str, requests: Requests) -> Sequence[Migration]:
     """What makes the table of the secrets in ``name``, in order."""
     table = database.qualified(name)
 
@@ -51,7 +52,7 @@ def migrations(database: Database, name: str) -> Sequence[Migration]:
     def names() -> Steps[None]:
         yield f"create index if not exists {name}_name on {table} (name, version)", {}
 
-    return [("0001_predecessor", predecessor), ("0002_names", names)]
+    return [("0001_predecessor", predecessor), ("0002_names", names), ("0003_requests", requests.migration)]
 
 
 def version_of(row: Row) -> SecretVersion:

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.storage.idempotency import IdempotencyKey, Requests
 from asgi_token_auth.storage.migrations import Migration, migrate, pending
 from asgi_token_auth.storage.usage import UsageLog, Use
 
@@ -30,6 +31,7 @@ class TableStore(ABC):
         database: where the rows are.
         table: the table's name.
         clock: seconds since the epoch, for tests.
+        digest_key: for contents of requests that are secrets, as :class:`Requests` wants it.
 
     Raises:
         ConfigurationError: ``database`` is none, or ``table`` cannot be a name.
@@ -41,6 +43,7 @@ class TableStore(ABC):
         *,
         table: str,
         clock: Callable[[], float],
+        digest_key: bytes = b"",
     ) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
             raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
@@ -51,6 +54,7 @@ class TableStore(ABC):
         # As statements must say it, which where there are schemas is more than the name.
         self._table = database.qualified(table)
         self.clock = clock
+        self._requests = Requests(database, table, digest_key=digest_key)
         self._usage = UsageLog(self._write_usage, at_end=database.close)
         self._users = 0
         #: Whether the tables are there. :meth:`ensure_ready` has nothing to do then.
@@ -130,6 +134,24 @@ class TableStore(ABC):
             StorageError: it does not answer, or the table is not there.
         """
         await self.database.query(f"select id from {self._table} limit 1", {})
+
+    async def refuse_repeat(self, key: IdempotencyKey | None, *, by: str | None, action: str) -> None:
+        """Do nothing if ``key`` is new. Only asks: so that a repeat is answered before anything else is looked at.
+
+        Args:
+            key: with the content that was sent.
+            by: the actor whose key it is.
+            action: what it shall be used for, as the method that will be given the key calls it.
+
+        Raises:
+            AlreadyDone: it was used for the same before.
+            IdempotencyKeyReused: it was used for something else.
+            StorageError: the database cannot answer.
+        """
+        request = self._requests.request(key, by, action)
+        if request is not None:
+            await self.ensure_ready()
+            request.check((await self.database.query(*self._requests.find(request, int(self.clock())))).rows)
 
     @abstractmethod
     def _migrations(self) -> Sequence[Migration]:

@@ -89,16 +89,16 @@ class TokenChanges:
                 f"At most {MAX_FAMILY} active tokens may come from one; revoke some of them, or let them expire sooner."
             )
 
-    def revoke(self, token_id: int, owner: Owner, by: str | None, now: int) -> Steps[Row]:
-        """End a token and all that were created through it; its row."""
+    def revoke(self, token_id: int, owner: Owner, by: str | None, now: int, version: str | None = None) -> Steps[Row]:
+        """End a token and all that were created through it; its row. ``version``: as for :meth:`edit`."""
         where, parameters = self.owned(owner)
         found = yield f"select id from {self.table} where id = :id and {where}", {"id": token_id, **parameters}
         if not found:
             raise TokenNotFound(f"There is no token {token_id}.")
+        yield from self._check_version(token_id, version, now)
         family = yield self._family(token_id)
         yield from self._end(family, by, now)
-        rows = yield f"select {SHOWN} from {self.table} where id = :id", {"id": token_id}
-        return rows[0]
+        return (yield self._shown(token_id))[0]
 
     def edit(
         self,
@@ -117,8 +117,9 @@ class TokenChanges:
         """
         token = yield from self._active(token_id, owner, now)
         if version is not None:
-            rows = yield f"select {SHOWN} from {self.table} where id = :id", {"id": token_id}
-            if record_of(rows[0], now).version != version:
+            # A rotation changes nothing that an edit could undo.
+            record = record_of((yield self._shown(token_id))[0], now)
+            if version.partition("-")[0] != record.edition:
                 raise EditConflict("This token has been changed meanwhile; nothing was saved. Look at what it is now.")
         rows = yield f"select description, parent_id from {self.table} where id = :id", {"id": token_id}
         description, parent = rows[0]
@@ -145,8 +146,7 @@ class TokenChanges:
             yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
             yield self._event(token_id, "edited", by, now, ", ".join(_EDITED_NAMES[name] for name in values))
             yield from self._narrow_children(token_id, by, now)
-        rows = yield f"select {SHOWN} from {self.table} where id = :id", {"id": token_id}
-        return rows[0]
+        return (yield self._shown(token_id))[0]
 
     def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:
         rows = yield f"select {DECIDING} from {self.table} where id = :id", {"id": token_id}
@@ -174,9 +174,16 @@ class TokenChanges:
             )
             yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
 
-    def rotate(self, token_id: int, owner: Owner, by: str | None, now: int, digest: str, grace: int) -> Steps[Row]:
-        """Give an active token a new digest. The former one works for ``grace`` more seconds; its row."""
+    def rotate(
+        self, token_id: int, owner: Owner, by: str | None, now: int, digest: str, grace: int, version: str | None = None
+    ) -> Steps[Row]:
+        """Give an active token a new digest. The former one works for ``grace`` more seconds; its row.
+
+        Args:
+            version: as for :meth:`edit`.
+        """
         token = yield from self._active(token_id, owner, now)
+        yield from self._check_version(token_id, version, now)
         # An empty text stands for the predecessor's tokens, which have no nonce and so no digest.
         previous = None if grace == 0 else "" if token.digest is None else token.digest
         rows = yield (
@@ -259,6 +266,13 @@ class TokenChanges:
         if (status := token.status(now)) != "active":
             raise InvalidInput(f"This token is {status}; only an active one can be changed.")
         return token
+
+    def _shown(self, token_id: int) -> tuple[str, dict[str, Any]]:
+        return f"select {SHOWN} from {self.table} where id = :id", {"id": token_id}
+
+    def _check_version(self, token_id: int, version: str | None, now: int) -> Steps[None]:
+        if version is not None and record_of((yield self._shown(token_id))[0], now).version != version:
+            raise EditConflict("This token has been changed meanwhile; nothing was done. Look at what it is now.")
 
     def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
         """The rows of a token and of all that were created through it."""

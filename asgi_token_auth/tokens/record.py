@@ -74,13 +74,19 @@ class TokenRecord:
     parent_id: int | None
     #: Until when the text before the last rotation works, if it still may.
     previous_until: int | None
+    #: That of the token's text, which changes with it.
+    text_digest: str | None = field(default=None, repr=False)
 
     @property
     def version(self) -> str:
-        """16 hexadecimal digits that stand for all that an edit may change, and change with it."""
+        """Twice 16 hexadecimal digits: for all that an edit may change, and for the text, which a rotation changes."""
+        return f"{self.edition}-{_short_digest(self.text_digest)}"
+
+    @property
+    def edition(self) -> str:
+        """The first part of :attr:`version`, which a rotation leaves as it is."""
         restrictions = None if self.restrictions is None else self.restrictions.to_wire()
-        changeable = json.dumps([self.description, self.expires_at, restrictions])
-        return hashlib.blake2b(changeable.encode(), digest_size=8).hexdigest()
+        return _short_digest([self.description, self.expires_at, restrictions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +247,10 @@ def permissions_text(restrictions: Restrictions | None) -> str:
     if len(text) > MAX_PERMISSIONS:
         raise InvalidInput("There are too many restrictions for one token; allow whole databases instead.")
     return text
+
+
+def _short_digest(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
 
 
 def _names(restrictions: Restrictions) -> Iterator[str]:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, Literal, TypeVar
+from operator import itemgetter
+from typing import Any, Final, TypeVar
 
-from asgi_token_auth.databases.protocol import Database, Lookup, Row, Steps
-from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError, TokenNotFound
+from asgi_token_auth.databases.protocol import Database, Row, Steps
+from asgi_token_auth.errors import ConfigurationError, InvalidInput, StorageError
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
-from asgi_token_auth.storage.migrations import Migration, pending
-from asgi_token_auth.storage.search import TextSearch
-from asgi_token_auth.storage.store import TableStore, system_clock
+from asgi_token_auth.storage.idempotency import IdempotencyKey
+from asgi_token_auth.storage.migrations import pending
+from asgi_token_auth.storage.store import system_clock
 from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import MAX_ID, check_actor_id
+from asgi_token_auth.storage.values import check_actor_id
 from asgi_token_auth.tokens import copying
-from asgi_token_auth.tokens.changes import TokenChanges
-from asgi_token_auth.tokens.listing import TokenList, check_filters, cut_page
+from asgi_token_auth.tokens.reading import TokenReader
 from asgi_token_auth.tokens.record import (
     KEEP,
     IssuedToken,
     Keep,
     Owner,
-    Page,
-    Status,
-    StoredEvent,
     TokenRecord,
     check_description,
     check_grace,
@@ -33,7 +30,6 @@ from asgi_token_auth.tokens.record import (
     check_seconds,
     permissions_text,
 )
-from asgi_token_auth.tokens.table import DECIDING, SHOWN, event_of, migrations, record_of
 from asgi_token_auth.tokens.text import ManagedTokenText, check_prefix, digest_nonce, new_nonce
 
 T = TypeVar("T")
@@ -41,18 +37,15 @@ T = TypeVar("T")
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
 
-# A search looks for its text in these.
-_SEARCHED: Final = ("description", "actor_id")
 
-
-class TokenStore(TableStore):
+class TokenStore(TokenReader):
     """Managed tokens: issued, listed, changed, rotated, ended, and when each was last used.
 
     Args:
         database: where the rows are.
         secret: signs and verifies the token text; one string, or a list with the newest last. Default: the
             environment variable DATASETTE_SECRET.
-        table: the table's name. Two more tables start with it.
+        table: the table's name. More tables start with it.
         prefix: how the tokens start.
         clock: seconds since the epoch, for tests.
         record_addresses: whether the client's address is kept with the time of last use.
@@ -74,29 +67,11 @@ class TokenStore(TableStore):
         max_expires_after: int | None = None,
     ) -> None:
         super().__init__(database, table=table, clock=clock)
-        self._changes = TokenChanges(self._table, database.dialect)
-        self._search = TextSearch(database, self._table, _SEARCHED)
-        self._list = TokenList(database, self._table, self._search)
         self.text: ManagedTokenText = ManagedTokenText(SigningSecrets.of(secret), prefix=check_prefix(prefix))
         self.record_addresses = record_addresses
         if max_expires_after is not None and (type(max_expires_after) is not int or max_expires_after < 1):
             raise ConfigurationError("max_expires_after: give a whole number of seconds, 1 or more.")
         self.max_expires_after = max_expires_after
-
-    async def state(self) -> Literal["ready", "outdated", "absent"]:
-        """Whether the tables are there, and as this release needs them. Opens and writes nothing.
-
-        Raises:
-            StorageError: the database cannot be read, a newer release has migrated it, or the table is another one.
-        """
-        found = await self.database.query(self.database.dialect.table_columns, {"table": self._table})
-        columns = {name for (name,) in found.rows}
-        if columns and (missing := [name for name in copying.OLDEST if name not in columns]):
-            raise StorageError(
-                f"{self.database.name}: its table {self.table} is not one of tokens, which would have a column "
-                f"{missing[0]}; check which file it is."
-            )
-        return await super().state()
 
     async def issue(
         self,
@@ -108,6 +83,7 @@ class TokenStore(TableStore):
         expires_after: float | timedelta | None = None,
         restrictions: Restrictions | None = None,
         deliver: Callable[[IssuedToken], object] | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> IssuedToken:
         """Create a token for ``actor_id``.
 
@@ -118,8 +94,12 @@ class TokenStore(TableStore):
             restrictions: ``None``: it may do all that its actor may; ``Restrictions()``: nothing.
             deliver: called before the token is kept, for whoever cannot be sure of passing its text on. Whatever it
                 raises is raised here, and nothing was created. Others cannot write meanwhile, so it must be quick.
+            idempotency_key: stands for this one request of ``by``. With a key that ``by`` used within 48 hours,
+                nothing is done.
 
         Raises:
+            AlreadyDone: the key was used for the same call; it tells what was done then, and not the token's text.
+            IdempotencyKeyReused: the key was used for something else.
             InvalidInput: an argument is unusable, or reaches beyond the parent.
             TokenNotFound: the parent is not an active token of this actor.
             StorageError: nothing was created.
@@ -135,82 +115,41 @@ class TokenStore(TableStore):
         nonce = new_nonce()
         now = int(self.clock())
         steps = self._changes.issue(values, digest_nonce(nonce), by, now)
+        steps = self._once(steps, idempotency_key, by, "create", values, "created", now)
         return await self._transaction(self._delivered(steps, nonce, deliver))
 
-    async def get(self, token_id: int, *, owner: Owner) -> TokenRecord:
-        """One token of ``owner``.
-
-        Raises:
-            InvalidInput: ``owner`` is no actor id.
-            TokenNotFound: there is none.
-        """
-        where, parameters = self._changes.owned(owner)
-        check_id(token_id)
-        await self.ensure_ready()
-        result = await self.database.query(
-            f"select {SHOWN} from {self._table} where id = :id and {where}", {"id": token_id, **parameters}
-        )
-        if not result.rows:
-            raise TokenNotFound(f"There is no token {token_id}.")
-        return self._record_of(result.rows[0])
-
-    async def revoke(self, token_id: int, *, owner: Owner, by: str | None = None) -> TokenRecord:
+    async def revoke(
+        self,
+        token_id: int,
+        *,
+        owner: Owner,
+        by: str | None = None,
+        version: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
+    ) -> TokenRecord:
         """End a token, and the tokens that were created through it.
 
         When this returns, the next request with the token is refused by every process. Revoking again
         changes nothing; the first end stays.
 
+        Args:
+            version: as for :meth:`rotate`.
+            idempotency_key: as for :meth:`issue`.
+
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`issue`.
+            EditConflict: as for :meth:`rotate`.
             InvalidInput: ``owner`` or ``by`` is no actor id.
             TokenNotFound: ``owner`` has no such token.
             StorageError: nothing was revoked.
         """
         check_id(token_id)
         by = None if by is None else check_actor_id(by)
-        return self._record_of(await self._transaction(self._changes.revoke(token_id, owner, by, int(self.clock()))))
-
-    async def list(
-        self,
-        *,
-        owner: Owner,
-        status: Status | str | None = None,
-        search: str | None = None,
-        used_before: int | None = None,
-        used_after: int | None = None,
-        cursor: int | None = None,
-        limit: int = 30,
-    ) -> Page:
-        """Tokens of ``owner``, newest first.
-
-        Args:
-            status: only active, revoked or expired ones.
-            search: text that the description or the actor id holds, in any case.
-            used_before: last used before this time, in seconds since the epoch; never used counts as before.
-            used_after: last used at this time or later.
-            cursor: where the page before ended; tokens issued since then make no difference.
-            limit: the most tokens of a page, 1 to 1,000. There are fewer where their restrictions are long, so only
-                ``next_cursor`` tells whether there are more.
-
-        Raises:
-            InvalidInput: an argument is unusable.
-        """
-        owned, parameters = self._changes.owned(owner)
-        check_filters(status, search, used_before=used_before, used_after=used_after, cursor=cursor, limit=limit)
-        await self.ensure_ready()
-        rows = await self._list.rows(
-            owned,
-            parameters,
-            status=status,
-            search=search,
-            used_before=used_before,
-            used_after=used_after,
-            cursor=cursor,
-            now=int(self.clock()),
-            limit=limit + 1,
-        )
-        shown, more = cut_page(rows, limit)
-        items = [self._record_of(row) for row in shown]
-        return Page(items, items[-1].id if more else None)
+        now = int(self.clock())
+        steps = self._changes.revoke(token_id, owner, by, now, version)
+        arguments = owner, version
+        steps = self._once(steps, idempotency_key, by, f"revoke {token_id}", arguments, "revoked", now)
+        return self._record_of(await self._transaction(steps))
 
     async def edit(
         self,
@@ -222,15 +161,18 @@ class TokenStore(TableStore):
         expires_after: float | timedelta | Keep | None = KEEP,
         restrictions: Restrictions | Keep | None = KEEP,
         version: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> TokenRecord:
         """Change an active token. What it loses, the tokens created through it lose in the same transaction.
 
         Args:
             expires_after: seconds from now, or a ``timedelta``; ``None``: never.
             version: of the record that the change was made for, which must still be as it was. ``None``: whatever
-                the token has become.
+                the token has become. That it was rotated makes no difference.
+            idempotency_key: as for :meth:`issue`.
 
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`issue`.
             EditConflict: ``version`` was given, and what an edit may change is not as it was any more.
             InvalidInput: an argument is unusable, reaches beyond the token's parent, or the token has ended.
             TokenNotFound: ``owner`` has no such token.
@@ -247,7 +189,10 @@ class TokenStore(TableStore):
             changes["expires_at"] = None if seconds is None else now + seconds
         if not isinstance(restrictions, Keep):
             changes["permissions"] = permissions_text(restrictions)
-        return self._record_of(await self._transaction(self._changes.edit(token_id, owner, by, now, changes, version)))
+        steps = self._changes.edit(token_id, owner, by, now, changes, version)
+        arguments = owner, description, expires_after, changes.get("permissions"), version
+        steps = self._once(steps, idempotency_key, by, f"edit {token_id}", arguments, "edited", now)
+        return self._record_of(await self._transaction(steps))
 
     async def rotate(
         self,
@@ -257,6 +202,8 @@ class TokenStore(TableStore):
         by: str | None = None,
         grace: float | timedelta = 0,
         deliver: Callable[[IssuedToken], object] | None = None,
+        version: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> IssuedToken:
         """Give an active token a new text. Everything else about it stays.
 
@@ -264,8 +211,13 @@ class TokenStore(TableStore):
             grace: seconds that the old text goes on working; 0, for a leaked one: none. The texts before that one
                 have stopped then, whatever they were given.
             deliver: as for :meth:`issue`; if it raises, the old text goes on working.
+            version: of the record that this was decided for, which must still be as it was, with its text.
+                ``None``: whatever the token has become.
+            idempotency_key: as for :meth:`issue`.
 
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`issue`. The texts that work are those that did.
+            EditConflict: ``version`` was given, and the token was edited or rotated since.
             InvalidInput: ``grace`` is unusable, or the token has ended.
             TokenNotFound: ``owner`` has no such token.
             StorageError: nothing was changed; the old text is the one that works.
@@ -274,19 +226,30 @@ class TokenStore(TableStore):
         by = None if by is None else check_actor_id(by)
         seconds = check_grace(grace)
         nonce = new_nonce()
-        steps = self._changes.rotate(token_id, owner, by, int(self.clock()), digest_nonce(nonce), seconds)
+        now = int(self.clock())
+        steps = self._changes.rotate(token_id, owner, by, now, digest_nonce(nonce), seconds, version)
+        arguments = owner, seconds, version
+        steps = self._once(steps, idempotency_key, by, f"rotate {token_id}", arguments, "rotated", now)
         return await self._transaction(self._delivered(steps, nonce, deliver))
 
-    async def revoke_all(self, *, owner: Owner, by: str | None = None) -> int:
+    async def revoke_all(
+        self, *, owner: Owner, by: str | None = None, idempotency_key: str | IdempotencyKey | None = None
+    ) -> int:
         """End every active token of ``owner``; return how many that were.
 
+        Args:
+            idempotency_key: as for :meth:`issue`. Tokens that were created since are not ended by a repeat.
+
         Raises:
+            AlreadyDone, IdempotencyKeyReused: as for :meth:`issue`.
             InvalidInput: ``owner`` or ``by`` is no actor id.
             StorageError: nothing was revoked.
         """
         by = None if by is None else check_actor_id(by)
-        await self.ensure_ready()
-        return await self.database.transaction(self._changes.revoke_all(owner, by, int(self.clock())))
+        now = int(self.clock())
+        request = self._requests.request(idempotency_key, by, "revoke_all", owner)
+        steps = self._changes.revoke_all(owner, by, now)
+        return await self._transaction(self._requests.once(request, steps, "revoked_all", int, now))
 
     async def prune(self, *, ended_before: float, dry_run: bool = False) -> int:
         """Delete tokens that ended before a time, with their events; return how many.
@@ -337,30 +300,6 @@ class TokenStore(TableStore):
         new = await self.database.transaction(self._changes.import_(rows, events))
         return copying.imported(rows, new, self.clock())
 
-    async def events(self, token_id: int, *, owner: Owner, latest: int | None = None) -> Sequence[StoredEvent]:
-        """What happened to a token, oldest first.
-
-        Args:
-            latest: so many of the last ones. ``None``: all.
-
-        Raises:
-            InvalidInput: ``latest`` is no number of events.
-            TokenNotFound: ``owner`` has no such token.
-        """
-        if latest is not None and (type(latest) is not int or not 1 <= latest <= MAX_ID):
-            raise InvalidInput("latest must be a whole number, 1 or more.")
-        await self.get(token_id, owner=owner)
-        result = await self.database.query(
-            f"select at_timestamp, event, by_actor_id, details from {self._table}_events where token_id = :id "
-            "order by id desc limit :latest",
-            {"id": token_id, "latest": latest or MAX_ID},
-        )
-        return [event_of(row) for row in reversed(result.rows)]
-
-    def lookup(self) -> Lookup:
-        """The rows that decide about tokens, by id, as they are when asked for."""
-        return self.database.lookup(self._table, DECIDING)
-
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
         """Remember that a token was used. It is written soon, and at most once a minute."""
         self._usage.note(token_id, when, address if self.record_addresses else None)
@@ -378,6 +317,19 @@ class TokenStore(TableStore):
         await self.ensure_ready()
         return await self.database.transaction(steps)
 
+    def _once(
+        self,
+        steps: Steps[Row],
+        key: str | IdempotencyKey | None,
+        by: str | None,
+        action: str,
+        arguments: object,
+        event: str,
+        now: int,
+    ) -> Steps[Row]:
+        request = self._requests.request(key, by, action, arguments)
+        return self._requests.once(request, steps, event, itemgetter(0), now)
+
     def _delivered(
         self, steps: Steps[Row], nonce: str, deliver: Callable[[IssuedToken], object] | None
     ) -> Steps[IssuedToken]:
@@ -389,12 +341,3 @@ class TokenStore(TableStore):
 
     async def _write_usage(self, uses: Sequence[Use]) -> None:
         await self.database.run_many(*self._changes.note_uses(uses))
-
-    def _record_of(self, row: Row) -> TokenRecord:
-        return record_of(row, self.clock())
-
-    def _migrations(self) -> Sequence[Migration]:
-        return migrations(self.database, self.table, self._search)
-
-    async def _prepare(self) -> None:
-        await self._search.prepare()

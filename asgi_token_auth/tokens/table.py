@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
+from asgi_token_auth.storage.idempotency import Requests
 from asgi_token_auth.storage.migrations import Migration, add_missing_columns
 from asgi_token_auth.storage.search import TextSearch
 from asgi_token_auth.storage.values import as_integer, as_text
@@ -54,7 +55,7 @@ MAY_HAVE_STATUS: Final[dict[str, str]] = {
 }
 
 
-def migrations(database: Database, name: str, search: TextSearch) -> Sequence[Migration]:
+def migrations(database: Database, name: str, search: TextSearch, requests: Requests) -> Sequence[Migration]:
     """What makes the tables of the tokens in ``name``, in order."""
     table = database.qualified(name)
     integer = database.dialect.integer
@@ -111,6 +112,7 @@ def migrations(database: Database, name: str, search: TextSearch) -> Sequence[Mi
         ("0004_search", search.make),
         ("0005_ends", ends),
         ("0006_uses", uses),
+        ("0007_requests", requests.migration),
     ]
 
 
@@ -133,6 +135,7 @@ def record_of(row: Row, now: float) -> TokenRecord:
         ended_at=as_integer(stored.ended),
         parent_id=as_integer(parent),
         previous_until=as_integer(stored.previous_until),
+        text_digest=as_text(stored.digest),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -17,12 +18,14 @@ from starlette.responses import FileResponse, Response
 from asgi_token_auth.access.origins import check_origins
 from asgi_token_auth.access.signed_in import SignedInFailed
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import InvalidInput, SecretNotFound, StorageError, TokenNotFound
+from asgi_token_auth.errors import IdempotencyKeyReused, InvalidInput, SecretNotFound, StorageError, TokenNotFound
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.idempotency import FORM_KEY, key_of, new_form_key
 from asgi_token_auth.web.mount import path_inside, root_of
 from asgi_token_auth.web.templates import render
 
@@ -60,8 +63,12 @@ class PageRequest:
     base: str
     #: Whether the address asks for JSON.
     as_json: bool
+    #: When it came, in seconds since the epoch.
+    now: float
     #: Who is asking, once that is known.
     person: Person | None = None
+    _form_key: str | None = field(default=None, init=False)
+    _sent: Mapping[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False)
 
     @property
     def is_post(self) -> bool:
@@ -74,12 +81,28 @@ class PageRequest:
         return self.http.query_params
 
     async def read_body(self) -> dict[str, Any]:
-        """The JSON object or the fields of the form that were sent.
+        """The JSON object or the fields of the form that were sent, but for the form's key.
 
         Raises:
             HTTPError: 413, 415 or 400.
         """
-        return await read_json_body(self.http) if self.as_json else await read_form_body(self.http)
+        sent: dict[str, Any] = await read_json_body(self.http) if self.as_json else await read_form_body(self.http)
+        if not self.as_json:
+            self._form_key = sent.pop(FORM_KEY, None)
+        self._sent = {name: value for name, value in sent.items() if name != CSRF_FIELD}
+        return sent
+
+    def key(self, person: Person, action: str) -> IdempotencyKey | None:
+        """The key under which what was sent, and is read, is done once; ``None``: as often as it is sent.
+
+        Args:
+            action: what it is used for, as the method of the store that will be given the key calls it.
+
+        Raises:
+            HTTPError: 400 or 409: it is none, or belongs to somebody or something else.
+        """
+        token_id = None if person.token is None else person.token.auth.token_id
+        return key_of(self.http.headers, self._form_key, person.id, action, self._sent, token_id, self.now)
 
     async def read_actions(self, *buttons: str) -> dict[str, Any]:
         """The body, where a form's ``buttons`` are the ``true`` of JSON.
@@ -135,7 +158,7 @@ class Pages:
             return
         # From here on it stands in links and in Location, where only ASCII may.
         base = quote(root_of(scope), safe="/%~:@!$&'()*+,;=")
-        request = PageRequest(Request(scope, receive), base, _path_ends_with(scope, ".json"))
+        request = PageRequest(Request(scope, receive), base, _path_ends_with(scope, ".json"), self._clock())
         response = await self._answer(request, path_inside(scope))
         if request.http.method == "HEAD":
             # The length stays that of the page.
@@ -186,9 +209,11 @@ class Pages:
     ) -> Response:
         """The page that ``template`` makes of ``values``."""
         notice = await self.host.notice()
+        who = "" if request.person is None else request.person.id
+        form_key = partial(new_form_key, who, request.now)
         # The form of a token that names a thousand tables takes a tenth of a second, which others need not wait for.
         content = await run_in_threadpool(
-            render, template, base=request.base, notice=notice, now=self._clock(), **values
+            render, template, base=request.base, notice=notice, now=request.now, form_key=form_key, **values
         )
         return await self._in_frame(request, title, content, status_code)
 
@@ -213,6 +238,8 @@ class Pages:
             return await self._error(request, HTTPError(404, f"There is no such {section.singular}."))
         except InvalidInput as error:
             return await self._error(request, HTTPError(400, str(error)))
+        except IdempotencyKeyReused as error:
+            return await self._error(request, HTTPError(422 if request.as_json else 409, str(error)))
         except StorageError as error:
             logger.error("a page of %s could not be served: %s", section.plural, error)
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."

@@ -11,13 +11,16 @@ from starlette.responses import Response
 
 from asgi_token_auth.access.permissions import MANAGE_SECRETS
 from asgi_token_auth.access.signed_in import SignedIn
-from asgi_token_auth.errors import InvalidInput, SecretNotFound, SecretUnreadable
+from asgi_token_auth.errors import AlreadyDone, IdempotencyKeyReused, InvalidInput, SecretNotFound, SecretUnreadable
 from asgi_token_auth.secrets.as_json import secret_json, version_json
 from asgi_token_auth.secrets.record import MAX_NOTE, SecretRecord, ValueShape, check_note, check_secret_name
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
+from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, json_answer, redirect
+from asgi_token_auth.web.idempotency import FormTooOld
 from asgi_token_auth.web.pages import PageRequest, Pages, Person, View, requests_only
+from asgi_token_auth.wording import exact
 
 #: Where the pages are in every app.
 PATH: Final = "/-/secrets"
@@ -120,14 +123,39 @@ class SecretPages:
         return await self._secret_page(request, name, _Form())
 
     async def _change(self, request: PageRequest, manager: Person, name: str) -> Response:
+        try:
+            return await self._change_once(request, manager, name)
+        except AlreadyDone as done:
+            return await self._repeated(request, name, done)
+
+    async def _change_once(self, request: PageRequest, manager: Person, name: str) -> Response:
         values = await request.read_actions("delete")
         if "delete" in values:
             if not requests_only("delete", values):
                 raise HTTPError(400, "Send either delete, or what the secret shall be.")
-            record = await self._store.delete(name, by=manager.id)
+            key = await self._new_key(request, manager, f"delete {name}")
+            record = await self._store.delete(name, by=manager.id, idempotency_key=key)
             return self._changed(request, record)
         check_secret_name(name)
         form = _read_json(values) if request.as_json else _read_form(values)
+        try:
+            return await self._set(request, manager, name, form)
+        except IdempotencyKeyReused as done:
+            if request.as_json:
+                raise
+            form.errors["form"] = (
+                "This form was used before, and what was sent now is something else. Look at what the secret is now, "
+                f"and send it again if that shall change. (It was {done.event} {exact(done.at)}.)"
+            )
+            return await self._secret_page(request, name, form, status=409)
+        except FormTooOld:
+            form.errors["form"] = (
+                "This form was loaded more than a day ago. Look at what the secret is now, and send it again."
+            )
+            return await self._secret_page(request, name, form, status=409)
+
+    async def _set(self, request: PageRequest, manager: Person, name: str, form: _Form) -> Response:
+        key = await self._new_key(request, manager, f"set {name}")
         before = await self._find(name)
         if before is not None and before.source == "environment":
             raise HTTPError(400, f"{_from_environment(name)} It cannot be set here.")
@@ -137,19 +165,34 @@ class SecretPages:
             form.errors["form"] = "Give a value, a note or both."
         if not form.errors:
             try:
-                return self._changed(request, await self._write(name, form, manager))
+                return self._changed(request, await self._write(name, form, manager, key))
             except InvalidInput as error:
                 form.errors["value" if request.as_json else "secret"] = str(error)
         if request.as_json:
             raise HTTPError(400, " ".join(form.errors.values()), errors=form.errors)
         return await self._secret_page(request, name, form, status=400)
 
-    async def _write(self, name: str, form: _Form, manager: Person) -> SecretRecord:
+    async def _write(self, name: str, form: _Form, manager: Person, key: IdempotencyKey | None) -> SecretRecord:
         if not self._store.can_encrypt:
             raise HTTPError(400, _NO_KEY)
         if form.value is None:
-            return await self._store.set_note(name, form.note, by=manager.id)
-        return await self._store.set(name, form.value, note=form.note, by=manager.id)
+            return await self._store.set_note(name, form.note, by=manager.id, idempotency_key=key)
+        return await self._store.set(name, form.value, note=form.note, by=manager.id, idempotency_key=key)
+
+    async def _new_key(self, request: PageRequest, manager: Person, action: str) -> IdempotencyKey | None:
+        """The key of what was sent, which was not used before."""
+        key = request.key(manager, action)
+        await self._store.refuse_repeat(key, by=manager.id, action=action)
+        return key
+
+    async def _repeated(self, request: PageRequest, name: str, done: AlreadyDone) -> Response:
+        """The answer to a repeat of the same: nothing more was done."""
+        if not request.as_json:
+            return redirect(request.base)
+        record = await self._find(name)
+        what = {"event": done.event, "version": done.subject, "at": exact(done.at)}
+        details = None if record is None else secret_json(record)
+        return json_answer({"ok": True, "repeated": True, "done": what, "details": details})
 
     def _changed(self, request: PageRequest, record: SecretRecord) -> Response:
         return json_answer({"ok": True, "details": secret_json(record)}) if request.as_json else redirect(request.base)

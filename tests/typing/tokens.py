@@ -8,7 +8,9 @@ from typing import Literal, assert_type
 from asgi_token_auth import (
     ANY_OWNER,
     KEEP,
+    AlreadyDone,
     Family,
+    IdempotencyKey,
     IssuedToken,
     Page,
     Restrictions,
@@ -72,6 +74,12 @@ async def look(store: TokenStore) -> None:
 async def change(store: TokenStore) -> None:
     record = await store.edit(7, owner="alice", description=None, expires_after=3_600.5, restrictions=KEEP)
     assert_type(record, TokenRecord)
+    await store.issue("ann", idempotency_key=IdempotencyKey("k", b"what was sent"))
+    await store.rotate(7, owner=ANY_OWNER, version=record.version, idempotency_key="k")
+    try:
+        await store.revoke(7, owner=ANY_OWNER, version=record.version, idempotency_key="k")
+    except AlreadyDone as done:
+        assert_type(done.subject, int | None)
     await store.edit(7, owner=ANY_OWNER, by="root", restrictions=None, version=record.version)
     assert_type(await store.revoke(7, owner="alice", by="root"), TokenRecord)
     assert_type(await store.revoke_all(owner="alice"), int)

@@ -36,12 +36,28 @@
     token.addEventListener("focus", () => token.select());
   }
 
-  // A second click would make a second token, and of a new text that nobody has seen it would make the old one.
+  // Back loads a page anew, with new keys in its forms. A form that was sent keeps its own, and so does nothing twice.
+  const isBack = performance.getEntriesByType("navigation")[0]?.type === "back_forward";
+  const used = (isBack && history.state?.ataOnce) || {};
+  if (!isBack && history.state?.ataOnce) history.replaceState({ ...history.state, ataOnce: {} }, "");
+  for (const key of document.querySelectorAll("[data-ata-once]")) {
+    if (Object.hasOwn(used, key.dataset.ataOnce)) key.value = used[key.dataset.ataOnce];
+  }
+
+  // The answer to a second click would take the place of the first one's, which alone has the token in it.
   const sent = new WeakMap();
   for (const posted of document.querySelectorAll(".ata form[method=post]")) {
     posted.addEventListener("submit", (event) => {
-      if (Date.now() - (sent.get(posted) ?? 0) < 5000) event.preventDefault();
-      else sent.set(posted, Date.now());
+      if (Date.now() - (sent.get(posted) ?? 0) < 5000) {
+        event.preventDefault();
+        return;
+      }
+      sent.set(posted, Date.now());
+      const key = posted.querySelector("[data-ata-once]");
+      if (key) {
+        const once = { ...history.state?.ataOnce, [key.dataset.ataOnce]: key.value };
+        history.replaceState({ ...history.state, ataOnce: once }, "");
+      }
     });
   }
 

@@ -8,6 +8,7 @@ from asgi_token_auth.access.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS,
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.tokens.record import ANY_OWNER, Family, Owner, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.http import HTTPError
@@ -134,15 +135,20 @@ class TokenAccess:
             raise HTTPError(403, str(error)) from error
         return token
 
-    async def revoke(self, requester: Requester, token_id: int) -> TokenRecord:
-        """Revoke a token.
+    async def revoke(
+        self, requester: Requester, token_id: int, *, version: str | None = None, key: IdempotencyKey | None = None
+    ) -> TokenRecord:
+        """Revoke a token. ``version`` and ``key`` as :meth:`TokenStore.revoke` takes them.
 
         Raises:
+            AlreadyDone, IdempotencyKeyReused, EditConflict: as there.
             TokenNotFound: there is none, as far as they may know.
             HTTPError: 403: they see it and may not revoke it.
         """
         try:
-            return await self._store.revoke(token_id, owner=requester.revocable, by=requester.id)
+            return await self._store.revoke(
+                token_id, owner=requester.revocable, by=requester.id, version=version, idempotency_key=key
+            )
         except TokenNotFound:
             if not requester.may_view_all:
                 raise

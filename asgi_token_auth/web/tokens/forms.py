@@ -13,7 +13,7 @@ from asgi_token_auth.storage.values import is_text
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_EXPIRES_AFTER, TokenRecord, permissions_text
 from asgi_token_auth.web.boxes import BOX_PREFIXES, box, read_box
 from asgi_token_auth.web.choices import Choices
-from asgi_token_auth.web.http import CSRF_FIELD
+from asgi_token_auth.web.http import CSRF_FIELD, HTTPError
 from asgi_token_auth.wording import duration
 
 #: Seconds that a token lives unless something else is chosen.
@@ -171,12 +171,30 @@ def form_fields(restrictions: Restrictions | None) -> dict[str, str]:
     return boxes
 
 
-def _split_version(sent: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    fields = dict(sent)
-    version = fields.pop("version", None)
+def check_errors(form: TokenForm) -> None:
+    """Make sure that a script sent nothing wrong.
+
+    Raises:
+        HTTPError: 400: it did, with the sentence for each field.
+    """
+    if form.errors:
+        raise HTTPError(400, " ".join(form.errors.values()), errors=form.errors)
+
+
+def read_version(sent: Mapping[str, Any]) -> str | None:
+    """The version of the token that a change was made for; ``None``: whichever it is by now.
+
+    Raises:
+        InvalidInput: it cannot be one.
+    """
+    version = sent.get("version")
     if "version" in sent and not isinstance(version, str):
         raise InvalidInput("version must be the text that came with the token.")
-    return version, fields
+    return version
+
+
+def _split_version(sent: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    return read_version(sent), {name: value for name, value in sent.items() if name != "version"}
 
 
 def _description(text: str, errors: dict[str, str]) -> str | None:

@@ -11,27 +11,29 @@ from starlette.responses import Response
 
 from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.authentication import Authenticated
-from asgi_token_auth.errors import EditConflict, InvalidInput
+from asgi_token_auth.errors import EditConflict, IdempotencyKeyReused, InvalidInput
 from asgi_token_auth.middleware import OUTCOME_KEY
+from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.tokens.as_json import events_json, record_json
 from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import HTTPError, json_answer, redirect
+from asgi_token_auth.web.idempotency import FormTooOld
 from asgi_token_auth.web.pages import PageRequest, Pages, View, requests_only
 from asgi_token_auth.web.tokens.access import Requester, TokenAccess, check_within_limits
+from asgi_token_auth.web.tokens.editing import TokenEditing
 from asgi_token_auth.web.tokens.filters import first_page, form_filters, next_page, read_filters, shows_all_of_owner
 from asgi_token_auth.web.tokens.forms import (
-    TokenEdit,
     TokenForm,
+    check_errors,
     default_form,
-    form_of,
     read_form,
-    read_form_edit,
     read_json,
-    read_json_edit,
+    read_version,
 )
+from asgi_token_auth.web.tokens.repeats import Once
 from asgi_token_auth.wording import exact
 
 #: Where the pages are in every app.
@@ -92,6 +94,8 @@ class TokenPages:
         ]
         self._pages = Pages(SECTION, host, routes, clock=store.clock, trusted_origins=trusted_origins)
         self._access = TokenAccess(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
+        self._once = Once(store, self._pages, self._access)
+        self._editing = TokenEditing(store, host, self._pages, self._access, self._once)
         self._host = host
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -103,7 +107,7 @@ class TokenPages:
     async def _list(self, request: PageRequest) -> Response:
         requester = await self._access.requester(request)
         if request.is_post:
-            return await self._revoke_all(request, requester)
+            return await self._once.answer(request, requester, self._revoke_all(request, requester))
         query = request.query
         owner: Owner = requester.visible
         if requester.may_view_all and query.get("owner"):
@@ -142,15 +146,17 @@ class TokenPages:
             raise HTTPError(403, "You do not have permission to create a token.")
         choices = await self._host.choices(request.http.scope, requester.actor)
         create = self._create_json if request.as_json else self._create_form
-        return await create(request, requester, choices)
+        return await self._once.answer(request, requester, create(request, requester, choices))
 
     async def _create_json(self, request: PageRequest, requester: Requester, choices: Choices) -> Response:
         limit = self._access.max_expires_after(requester)
         if not request.is_post:
             return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(choices.actions)})
-        form = read_json(await request.read_body(), choices, max_expires_after=limit)
-        _check_errors(form)
-        issued = await self._issue(requester, form)
+        sent = await request.read_body()
+        key = await self._once.new_key(request, requester, "create")
+        form = read_json(sent, choices, max_expires_after=limit)
+        check_errors(form)
+        issued = await self._issue(requester, form, key)
         return json_answer({"ok": True, "token": issued.token, "details": record_json(issued.record)}, status=201)
 
     async def _create_form(self, request: PageRequest, requester: Requester, choices: Choices) -> Response:
@@ -159,16 +165,27 @@ class TokenPages:
             return await self._create_page(request, requester, choices, form)
         limit = self._access.max_expires_after(requester)
         form = read_form(await request.read_body(), choices, max_expires_after=limit)
+        try:
+            key = await self._once.new_key(request, requester, "create")
+        except IdempotencyKeyReused as done:
+            form.errors["form"] = (
+                f"This form was already used, and made token {done.subject}. If there shall be another one, with what "
+                "stands here, send it again."
+            )
+            return await self._create_page(request, requester, choices, form, status=409)
+        except FormTooOld:
+            form.errors["form"] = "This form was loaded more than a day ago. Send it again if a token shall be created."
+            return await self._create_page(request, requester, choices, form, status=409)
         if not form.errors:
             try:
-                issued = await self._issue(requester, form)
+                issued = await self._issue(requester, form, key)
             except InvalidInput as error:
                 form.errors["limit"] = str(error)
             else:
                 return await self._issued_page(request, issued)
         return await self._create_page(request, requester, choices, form, status=400)
 
-    async def _issue(self, requester: Requester, form: TokenForm) -> IssuedToken:
+    async def _issue(self, requester: Requester, form: TokenForm, key: IdempotencyKey | None) -> IssuedToken:
         check_within_limits(requester, form.restrictions)
         return await self._store.issue(
             requester.id,
@@ -177,91 +194,59 @@ class TokenPages:
             description=form.description,
             expires_after=form.expires_after,
             restrictions=form.restrictions,
+            idempotency_key=key,
         )
 
     async def _detail(self, request: PageRequest, number: str) -> Response:
         requester = await self._access.requester(request)
         token_id = int(number)
         if request.is_post:
-            return await self._revoke_or_rotate(request, requester, token_id)
+            return await self._once.answer(request, requester, self._revoke_or_rotate(request, requester, token_id))
         token, full = await self._access.get_visible(requester, token_id)
         return await self._detail_page(request, requester, token, full=full)
 
     async def _revoke_or_rotate(self, request: PageRequest, requester: Requester, token_id: int) -> Response:
         values = await request.read_actions(*_ACTIONS)
-        if requests_only("revoke", values):
-            record = await self._access.revoke(requester, token_id)
+        if requests_only("revoke", values, "version"):
+            key = await self._once.new_key(request, requester, f"revoke {token_id}")
+            try:
+                record = await self._access.revoke(requester, token_id, version=read_version(values), key=key)
+            except EditConflict as error:
+                raise HTTPError(409, str(error)) from error
             if request.as_json:
                 return json_answer(
                     {"ok": True, "details": _visible_json(record, full=requester.may_view_details(record))}
                 )
             return redirect(f"{request.base}/{token_id}")
-        if not requests_only("rotate", values, "grace"):
+        if not requests_only("rotate", values, "grace", "version"):
             raise HTTPError(400, "Send either revoke, or rotate with grace in seconds.")
+        key = await self._once.new_key(request, requester, f"rotate {token_id}")
         grace = values.get("grace", 0)
         if not request.as_json:
             if not re.fullmatch(r"[0-9]{1,9}", str(grace)):
                 raise HTTPError(400, "grace must be a whole number of seconds.")
             grace = int(grace)
         await self._access.get_changeable(requester, token_id)
-        issued = await self._store.rotate(token_id, owner=requester.changeable, by=requester.id, grace=grace)
+        try:
+            issued = await self._store.rotate(
+                token_id,
+                owner=requester.changeable,
+                by=requester.id,
+                grace=grace,
+                version=read_version(values),
+                idempotency_key=key,
+            )
+        except EditConflict as error:
+            if request.as_json:
+                raise HTTPError(409, str(error)) from error
+            token, full = await self._access.get_visible(requester, token_id)
+            return await self._detail_page(request, requester, token, full=full, error=str(error))
         if request.as_json:
             return json_answer({"ok": True, "token": issued.token, "details": record_json(issued.record)})
         return await self._issued_page(request, issued, grace=int(grace), rotated=True)
 
     async def _edit(self, request: PageRequest, number: str) -> Response:
-        requester = await self._access.requester(request)
-        token = await self._access.get_changeable(requester, int(number))
-        choices = await self._host.choices(request.http.scope, requester.actor)
-        # What the token may do already is no news, be it offered here or not.
-        choices = choices.including(token.restrictions)
-        edit = self._edit_json if request.as_json else self._edit_form
-        return await edit(request, requester, token, choices)
-
-    async def _edit_json(
-        self, request: PageRequest, requester: Requester, token: TokenRecord, choices: Choices
-    ) -> Response:
-        if not request.is_post:
-            return json_answer({"ok": True, "details": record_json(token)})
-        limit = self._access.max_expires_after(requester)
-        edit = read_json_edit(await request.read_body(), choices, max_expires_after=limit)
-        _check_errors(edit.form)
-        try:
-            record = await self._save(requester, token.id, edit)
-        except EditConflict as error:
-            raise HTTPError(409, str(error)) from error
-        return json_answer({"ok": True, "details": record_json(record)})
-
-    async def _edit_form(
-        self, request: PageRequest, requester: Requester, token: TokenRecord, choices: Choices
-    ) -> Response:
-        if not request.is_post:
-            if token.status != "active":
-                raise HTTPError(400, f"This token is {token.status}; only an active one can be changed.")
-            return await self._edit_page(request, token, choices, form_of(token))
-        limit = self._access.max_expires_after(requester)
-        edit = read_form_edit(await request.read_body(), choices, max_expires_after=limit)
-        form = edit.form
-        if not form.errors:
-            try:
-                await self._save(requester, token.id, edit)
-                return redirect(f"{request.base}/{token.id}")
-            except InvalidInput as error:
-                form.errors["limit"] = str(error)
-            except EditConflict:
-                token = await self._access.get_changeable(requester, token.id)
-                # Whoever saves again has seen what it is now.
-                form.typed = {**form.typed, "version": token.version}
-                choices = choices.including(token.restrictions)
-                return await self._edit_page(request, token, choices, form, status=409)
-        return await self._edit_page(request, token, choices, form, status=400)
-
-    async def _save(self, requester: Requester, token_id: int, edit: TokenEdit) -> TokenRecord:
-        if "restrictions" in edit.changes:
-            check_within_limits(requester, edit.form.restrictions)
-        return await self._store.edit(
-            token_id, owner=requester.changeable, by=requester.id, version=edit.version, **edit.changes
-        )
+        return await self._editing(request, int(number))
 
     async def _revoke_all(self, request: PageRequest, requester: Requester) -> Response:
         values = await request.read_actions(*_ACTIONS)
@@ -271,7 +256,8 @@ class TokenPages:
         if owner != requester.id and not requester.may_revoke_all:
             raise HTTPError(403, "You do not have permission to revoke other people's tokens.")
         reach: Owner = requester.changeable if owner == requester.id else owner
-        count = await self._store.revoke_all(owner=reach, by=requester.id)
+        key = await self._once.new_key(request, requester, "revoke_all")
+        count = await self._store.revoke_all(owner=reach, by=requester.id, idempotency_key=key)
         return json_answer({"ok": True, "revoked": count}) if request.as_json else redirect(request.base)
 
     async def _current(self, request: PageRequest) -> Response:
@@ -308,21 +294,6 @@ class TokenPages:
             owner=names.get(requester.id, requester.id),
         )
 
-    async def _edit_page(
-        self, request: PageRequest, token: TokenRecord, choices: Choices, form: TokenForm, *, status: int = 200
-    ) -> Response:
-        return await self._pages.page(
-            request,
-            "Edit a token",
-            "tokens/edit.html",
-            status_code=status,
-            token=token,
-            form=form,
-            choices=choices,
-            limit=self._max_expires_after,
-            conflict=status == 409,
-        )
-
     async def _issued_page(
         self, request: PageRequest, issued: IssuedToken, *, grace: int = 0, rotated: bool = False
     ) -> Response:
@@ -331,7 +302,13 @@ class TokenPages:
         )
 
     async def _detail_page(
-        self, request: PageRequest, requester: Requester, token: TokenRecord, *, full: bool
+        self,
+        request: PageRequest,
+        requester: Requester,
+        token: TokenRecord,
+        *,
+        full: bool,
+        error: str | None = None,
     ) -> Response:
         # A token that a script rotates every hour has thousands.
         most = _MAX_JSON_EVENTS if request.as_json else _MAX_EVENTS
@@ -348,11 +325,12 @@ class TokenPages:
             request,
             token.description or f"Token {token.id}",
             "tokens/detail.html",
+            status_code=200 if error is None else 409,
             token=token,
             full=full,
             events=events,
             earlier=earlier,
-            error=None,
+            error=error,
             names=await self._host.names({token.actor_id, *(event.by for event in events if event.by)}),
             may_change=own and requester.may_create,
             may_revoke=own or requester.may_revoke_all,
@@ -361,11 +339,6 @@ class TokenPages:
 
 def _visible_json(token: TokenRecord, *, full: bool) -> dict[str, Any]:
     return record_json(token) if full else {"id": token.id, "status": token.status, "actor_id": token.actor_id}
-
-
-def _check_errors(form: TokenForm) -> None:
-    if form.errors:
-        raise HTTPError(400, " ".join(form.errors.values()), errors=form.errors)
 
 
 def _owner_to_revoke(requester: Requester, page: Page, query: Mapping[str, str]) -> str | None:

@@ -26,7 +26,7 @@ TEXT = re.compile(r"dsatok_[A-Za-z0-9_.-]{20,}")
 
 def hidden(answer: Any) -> dict[str, str]:
     """The version of the token in the form."""
-    found = re.findall(r'<input type="hidden" name="version" value="([0-9a-f]+)">', answer.text)
+    found = re.findall(r'<input type="hidden" name="version" value="([0-9a-f-]+)">', answer.text)
     assert len(found) == 1
     return {"version": found[0]}
 
