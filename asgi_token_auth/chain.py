@@ -17,6 +17,14 @@ RESERVED_PREFIXES: Final = (MANAGED_PREFIX, SIGNED_PREFIX)
 CallableSource: TypeAlias = Callable[[str], Awaitable[Actor | None]]
 
 
+# Of what stands near at hand, what was meant.
+_HINTS: Final = {
+    "TokenStore": "; write ManagedTokens(store).",
+    "dict": "; write StaticTokens({token: actor}).",
+    "str": "; write StaticTokens({token: actor}).",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
     """Sources in the order in which they are asked."""
@@ -43,7 +51,8 @@ class Chain:
                 if isinstance(source, type) or not callable(source):
                     kind = source if isinstance(source, type) else type(source)
                     raise ConfigurationError(
-                        f"sources: {kind.__name__} is neither a source nor an async function of the token."
+                        f"sources: {kind.__name__} is neither a source nor an async function of the token"
+                        f"{_HINTS.get(kind.__name__, '.')}"
                     )
                 last.append(_FromCallable(source))
                 continue

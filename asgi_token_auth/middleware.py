@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -122,6 +122,13 @@ class TokenAuthMiddleware:
         ):
             if not isinstance(flag, bool):
                 raise ConfigurationError(f"{name}: must be True or False.")
+        for name, given in (("sources", sources), ("resources", resources)):
+            # One of them without its list, or a token with its actor.
+            if isinstance(given, (str, bytes, Mapping)) or not (given is None or isinstance(given, Iterable)):
+                raise ConfigurationError(f"{name}: give a list, for example sources=[ManagedTokens(store)].")
+        for name, function in (("on_event", on_event), ("signed_in", signed_in), ("forbid", forbid)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{name}: give a function, not {type(function).__name__}.")
         if not sources and not resources:
             raise ConfigurationError("sources: give at least one, for example StaticTokens or ManagedTokens.")
         if unknown not in ("reject", "pass"):

@@ -83,6 +83,8 @@ class SigningSecrets:
         for value in given:
             if not isinstance(value, str):
                 raise ConfigurationError("secret: must be a string or a list of strings, newest last.")
+            if not value:
+                raise ConfigurationError(f"{name}: is empty; set it to a long random string, or take it away.")
             if len(value.strip()) < MIN_SECRET_LENGTH:
                 raise ConfigurationError(
                     f"{name}: is shorter than {MIN_SECRET_LENGTH} characters: use a long random string, for example "

@@ -21,7 +21,7 @@ from asgi_token_auth.config.assembly import from_config
 from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.sections import PLUGIN, PREDECESSOR, SECRETS_PREDECESSOR, section_in, with_secrets_section
 from asgi_token_auth.config.values import is_array, is_object, is_readable_by_everyone, read_config_file
-from asgi_token_auth.databases.address import WHICH_KINDS, is_dsn, is_of_another_kind
+from asgi_token_auth.databases.address import is_dsn, is_of_another_kind, mend_for
 from asgi_token_auth.decoding import listed
 from asgi_token_auth.decoding import logger as decoding_logger
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
@@ -85,7 +85,7 @@ class _NamedPath(ParamType):
         if not (name and equals and path) or is_dsn(name) or is_of_another_kind(name):
             self.fail("It must be a name and a path, or a DSN, for example tokens=tokens.db.", param, ctx)
         if is_of_another_kind(path):
-            self.fail(f"There is no such kind of database; {WHICH_KINDS}", param, ctx)
+            self.fail(f"There is no such kind of database; {mend_for(path)}", param, ctx)
         hint_at_password(path, places="PGPASSWORD")
         return name, path
 
@@ -166,6 +166,8 @@ def _read_block(path: Path) -> tuple[Mapping[str, Any], bool]:
         return content, False
     section = section_in(plugins)
     secrets = plugins.get(SECRETS_PREDECESSOR)
+    if section is None and "asgi_token_auth" in plugins:
+        raise ConfigurationError(f"{path}: plugins.asgi_token_auth: the section is called {PLUGIN}, with hyphens.")
     if section is None and not secrets:
         raise ConfigurationError(f"{path}: there is no block {PLUGIN} under plugins.")
     block: Any = {} if section is None else plugins[section]

@@ -13,9 +13,10 @@ import click
 from asgi_token_auth.cli.options import token_prefix
 from asgi_token_auth.cli.output import print_to_stderr
 from asgi_token_auth.cli.process import finish_then_stop, set_change_state
-from asgi_token_auth.databases.address import WHICH_KINDS, check_path, database_at, is_dsn, is_of_another_kind
+from asgi_token_auth.databases.address import WHICH_KINDS, check_path, database_at, is_dsn, is_of_another_kind, mend_for
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.decoding import missing_folder
 from asgi_token_auth.errors import ConfigurationError, StorageError
 from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.storage.store import TableStore
@@ -82,7 +83,7 @@ async def open_store(
     """
     exists = database_exists(database)
     if not exists and not creates:
-        raise StorageError(f"There is no file {database}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
+        raise StorageError(f"{_missing(database)}; check --database, or ASGI_TOKEN_AUTH_DATABASE.")
     file: Database
     if is_dsn(database):
         file = postgres_at(database)
@@ -136,8 +137,13 @@ def existing_database(database: str) -> Database:
     if is_dsn(database):
         return postgres_at(database)
     if not database_exists(database):
-        raise StorageError(f"There is no file {database}.")
+        raise StorageError(f"{_missing(database)}.")
     return SQLite(database).for_reading()
+
+
+def _missing(database: str) -> str:
+    folder = missing_folder(database)
+    return f"There is no file {database}" + ("" if folder is None else f", and no folder {folder}")
 
 
 def database_exists(database: str) -> bool:
@@ -151,9 +157,10 @@ def database_exists(database: str) -> bool:
         return True
     if not database:
         raise click.UsageError("The path of the database is empty.")
-    # A database in memory would be lost with this process.
-    if database == ":memory:" or is_of_another_kind(database):
-        raise click.UsageError(f"There is no such kind of database; {WHICH_KINDS}")
+    if database == ":memory:":
+        raise click.UsageError(f"A database in memory would be lost with this command; {WHICH_KINDS}")
+    if is_of_another_kind(database):
+        raise click.UsageError(f"There is no such kind of database; {mend_for(database)}")
     try:
         check_path(database)
     except ConfigurationError as error:

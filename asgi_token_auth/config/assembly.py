@@ -44,6 +44,8 @@ def from_config(
     Raises:
         ConfigurationError: anything in it cannot work. The message names the key and the mend.
     """
+    if not callable(app):
+        raise ConfigurationError("app: give the ASGI application first, and then its configuration.")
     block = read_config_file(config) if isinstance(config, (str, os.PathLike)) else config
     configuration = read_configuration(block)
     if signed_in is not None and not callable(signed_in):

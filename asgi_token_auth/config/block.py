@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
@@ -89,6 +90,10 @@ def read_configuration(block: Any) -> Configuration:
     given: Mapping[str, Any] = block
     if not isinstance(given, Mapping):
         raise ConfigurationError("The configuration must be an object of keys and values.")
+    if "plugins" in given and not set(given) & set(_KEYS):
+        raise ConfigurationError(
+            "plugins: this is Datasette's configuration; give the block that stands in it under asgi-token-auth."
+        )
     for key in given:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, n=1)
@@ -216,6 +221,7 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
             raise ConfigurationError(f"{where} has no token; add one.")
         token = entry["token"]
         if isinstance(token, str):
+            _refuse_unfilled(token, where)
             # None of it can be a part of a token.
             token = token_of(token).told(where)
         check_token(token, where)
@@ -229,7 +235,22 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
 
 
 def _secret(value: Any) -> SecretInput | None:
-    return None if value is None else SigningSecrets.of(value)
+    if value is None:
+        return None
+    signing = SigningSecrets.of(value)
+    for each in signing.reveal():
+        _refuse_unfilled(each, "secret")
+    return signing
+
+
+# As shells, compose files, cmd.exe, templates and YAML's authors write the name of a variable.
+_UNFILLED: Final = re.compile(r"\s*(?:\$\{?[A-Z_][A-Z0-9_]*\}?|\$env:\w+|%[A-Z_][A-Z0-9_]*%|\{\{.*\}\})\s*")
+
+
+def _refuse_unfilled(value: object, where: str) -> None:
+    """Refuse the name of a variable that nothing has put a value in place of: anybody may guess it."""
+    if isinstance(value, str) and _UNFILLED.fullmatch(value):
+        raise ConfigurationError(f'{where}: is the name of a variable and not its value; write {{"$env": "NAME"}}.')
 
 
 def _database(value: Any, where: str) -> str | None:
@@ -308,6 +329,7 @@ def _keys(value: str | list[str] | None) -> tuple[str, ...]:
         raise ConfigurationError("secrets.encryption_key: is an empty list; give one key, or remove secrets.")
     read: list[str] = []
     for key in keys:
+        _refuse_unfilled(key, "secrets.encryption_key")
         # As the command reads them: one text may hold several.
         found, dropped = keys_of(key)
         if dropped:

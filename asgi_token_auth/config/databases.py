@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -63,7 +64,10 @@ def named_database(databases: dict[str, Database], name: str | None, key: str) -
     if is_dsn(name):
         return databases.setdefault(name, database_by_dsn(name, key))
     # The name is not repeated: it may be a connection string with a password, given in the wrong place.
-    raise ConfigurationError(f"{key}: names no entry of databases=; they are: {known or 'none'}.")
+    raise ConfigurationError(
+        f"{key}: names no entry of databases=; they are: {known or 'none'}."
+        + (" A path belongs there, under a name." if re.search(r"[/\\\\]|[.](?:db|sqlite3?)$", name) else "")
+    )
 
 
 def database_by_dsn(dsn: str, key: str) -> Database:

@@ -28,19 +28,28 @@ def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         ConfigurationError: the file cannot be read as such.
     """
     file = Path(path)
-    if file.suffix not in (".json", ".toml"):
-        raise ConfigurationError(f"{file}: a configuration file ends in .json or .toml.")
-    kind = file.suffix[1:].upper()
+    if isinstance(path, str) and ("\n" in path or path.lstrip().startswith(("{", "["))):
+        # It is not repeated, because it may hold a secret.
+        raise ConfigurationError("The configuration is text; give the path of a file, or an object of keys and values.")
+    suffix = file.suffix.lower()
+    if suffix not in (".json", ".toml"):
+        raise ConfigurationError(
+            f"{file}: a configuration file ends in .json or .toml."
+            + (" A .yaml file is read by Datasette alone." if suffix in (".yaml", ".yml") else "")
+        )
+    kind = suffix[1:].upper()
     try:
         text = decode(read_bytes(file, MAX_CONFIG_FILE)).told(str(file))
     except Undecodable as error:
         raise ConfigurationError(f"{file} {error}") from error
     try:
         block: dict[str, Any] = (
-            json.loads(text, object_pairs_hook=_object) if file.suffix == ".json" else tomllib.loads(text)
+            json.loads(text, object_pairs_hook=_Objects(text)) if suffix == ".json" else tomllib.loads(text)
         )
     except _RepeatedKey as error:
-        raise ConfigurationError(f"{file} has the same key twice in one object; remove one.") from error
+        raise ConfigurationError(
+            f"{file} has the same key twice in the object that ends at line {error.line}; remove one."
+        ) from None
     except RecursionError as error:
         raise ConfigurationError(f"{file} is not valid {kind}: it is nested too deeply.") from error
     except ValueError as error:
@@ -88,16 +97,27 @@ def _place_of(error: ValueError, text: str) -> str:
     return f"see line {line}, column {column}" + (f": {why}" if why else "")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) != len(pairs):
-        # json keeps the last one and says nothing; TOML refuses by itself.
-        raise _RepeatedKey
-    return read
+class _Objects:
+    """Makes the objects of a JSON text, in the order in which they end."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._made = 0
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        read = dict(pairs)
+        if len(read) != len(pairs):
+            # json keeps the last one and says nothing; TOML refuses by itself.
+            ends = [part.start() for part in re.finditer(r'"(?:[^"\\]|\\.)*"|}', self._text) if part[0] == "}"]
+            raise _RepeatedKey(self._text.count("\n", 0, ends[self._made]) + 1)
+        self._made += 1
+        return read
 
 
 class _RepeatedKey(ValueError):
-    pass
+    def __init__(self, line: int) -> None:
+        super().__init__()
+        self.line = line
 
 
 def resolve(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | str | float | None, where: str) -> Any:
@@ -111,10 +131,25 @@ def resolve(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | str | float
             return _environment(value["$env"], where)
         if set(value) == {"$file"}:
             return _file(value["$file"], where)
+        _refuse_misspelled(value, where)
         return {key: resolve(inner, f"{where}.{key}") for key, inner in value.items()}
     if is_array(value):
         return [resolve(inner, f"{where}[{number}]") for number, inner in enumerate(value)]
     return value
+
+
+def _refuse_misspelled(value: Mapping[Any, Any], where: str) -> None:
+    """Refuse what nearly names a variable or a file."""
+    for key in value:
+        bare = str(key).lower().lstrip("$")
+        if bare not in ("env", "file"):
+            continue
+        # Elsewhere "env" is a name like any other: of an actor's team, of an action.
+        if str(key).startswith("$") or (len(value) == 1 and not re.search(r"\.actor\b|^permissions|^scopes", where)):
+            name = "NAME" if bare == "env" else "PATH"
+            raise ConfigurationError(
+                f'{where}: write {{"${bare}": "{name}"}}, with the $, in small letters and without another key.'
+            )
 
 
 def _environment(name: object, where: str) -> str:
@@ -122,7 +157,8 @@ def _environment(name: object, where: str) -> str:
         raise ConfigurationError(f"{where}: $env needs the name of an environment variable.")
     value = os.environ.get(name)
     if not value:
-        raise ConfigurationError(f"{where}: the environment variable {name} is not set; set it or change $env.")
+        state = "not set" if value is None else "empty"
+        raise ConfigurationError(f"{where}: the environment variable {name} is {state}; set it or change $env.")
     read = value_of(value).told(f"{where}: the environment variable {name}")
     if not read:
         raise ConfigurationError(f"{where}: the environment variable {name} holds nothing but a line end; set it.")

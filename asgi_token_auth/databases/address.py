@@ -41,6 +41,18 @@ def is_of_another_kind(address: str) -> bool:
     return not is_dsn(address) and _OTHER_KIND.search(address) is not None
 
 
+def mend_for(address: str) -> str:
+    """What to write in place of an address of another kind. It is not repeated."""
+    scheme = address.lstrip().partition(":")[0].lower()
+    if re.fullmatch(r"(?:jdbc:)?postgres(?:ql)?(?:\+\w+)?", scheme) or address.lower().startswith("jdbc:postgres"):
+        if "+" in scheme:
+            return "write postgresql:// without the + and the driver's name: postgresql://user@host/database."
+        return "write postgresql:// in small letters, with two slashes and nothing before it."
+    if re.fullmatch(r"sqlite3?(?:\+\w+)?|file", scheme):
+        return "give the path of the SQLite file alone, without what stands before it."
+    return WHICH_KINDS
+
+
 def with_options(dsn: str, options: Mapping[str, object]) -> str:
     """``dsn`` with options of ours in its query."""
     said = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
@@ -68,7 +80,7 @@ def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"]
         return Postgres(secret_of(address).told("the DSN of a database"))
     if isinstance(address, str):
         if is_of_another_kind(address):
-            raise ConfigurationError(f"there is no such kind of database; {WHICH_KINDS}")
+            raise ConfigurationError(f"there is no such kind of database; {mend_for(address)}")
         check_path(address)
     return SQLite(address, journal_mode=journal_mode)
 

@@ -9,7 +9,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from asgi_token_auth.config.values import MAX_CONFIG_FILE
 from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.decoding import Undecodable, decode, read_bytes
 from asgi_token_auth.errors import ConfigurationError
 
 
@@ -44,7 +46,11 @@ def read_datasette_file(path: Path) -> Any:
     from datasette.utils import BadMetadataError, parse_metadata
 
     try:
-        return parse_metadata(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, BadMetadataError) as error:
+        return parse_metadata(decode(read_bytes(path, MAX_CONFIG_FILE)).told(str(path)))
+    except Undecodable as error:
+        raise ConfigurationError(f"{path} {error}") from error
+    except (ValueError, BadMetadataError) as error:
+        mark = getattr(error.__context__, "problem_mark", None)
+        place = "" if mark is None else f": see line {mark.line + 1}, column {mark.column + 1}"
         # The error's own text may quote the file, which may hold a secret.
-        raise ConfigurationError(f"{path} cannot be read as YAML in UTF-8.") from error
+        raise ConfigurationError(f"{path} is not valid YAML{place}.") from None

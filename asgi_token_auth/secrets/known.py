@@ -38,6 +38,8 @@ class KnownSecrets:
             ConfigurationError: a name or a text of one cannot be used. None of them was registered.
         """
         for secret in secrets:
+            if isinstance(secret, str) or not hasattr(secret, "obtain_label"):
+                raise ConfigurationError('secrets: give a list of Secret objects, for example [Secret("API_KEY")].')
             try:
                 check_secret_name(secret.name)
             except InvalidInput as error:

@@ -8,6 +8,7 @@ from typing import Final
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.databases.protocol import Found
+from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.tokens.record import StoredToken
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.tokens.text import digest_nonce
@@ -60,6 +61,8 @@ class ManagedTokens:
     exact = False
 
     def __init__(self, store: TokenStore) -> None:
+        if not isinstance(store, TokenStore):
+            raise ConfigurationError('store: give a TokenStore, for example TokenStore(SQLite("tokens.db")).')
         self.store = store
         self.prefixes: tuple[str, ...] = (store.text.prefix,)
         self._lookup = store.lookup()

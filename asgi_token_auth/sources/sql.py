@@ -40,6 +40,8 @@ class SQLTokens:
     exact = False
 
     def __init__(self, database: Database, sql: str, *, timeout: float = 1.0) -> None:
+        if not hasattr(database, "query"):
+            raise ConfigurationError('database: give a database, for example SQLite("app.db").')
         if not isinstance(sql, str) or not sql.strip():
             raise ConfigurationError("query.sql: give a SELECT that returns token_secret and actor_ columns.")
         if not re.search(r":token_id\b", _NOT_CODE.sub(" ", sql)):

@@ -45,7 +45,7 @@ class TableStore(ABC):
         clock: Callable[[], float],
         digest_key: bytes = b"",
     ) -> None:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
+        if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,49}", table):
             raise ConfigurationError(f"table: {table!r} must be letters, digits and underscores, at most 50 of them.")
         if isinstance(database, (str, bytes)) or not hasattr(database, "transaction"):
             raise ConfigurationError('database: give a database, for example SQLite("tokens.db").')
@@ -53,6 +53,8 @@ class TableStore(ABC):
         self.table = table
         # As statements must say it, which where there are schemas is more than the name.
         self._table = database.qualified(table)
+        if not callable(clock):
+            raise ConfigurationError("clock: give a function that returns seconds, such as time.time.")
         self.clock = clock
         self._requests = Requests(database, table, digest_key=digest_key)
         self._usage = UsageLog(self._write_usage, at_end=database.close)

@@ -182,8 +182,10 @@ def check_id(value: object) -> int:
     """The id of a token that could exist.
 
     Raises:
-        TokenNotFound: it could not.
+        TokenNotFound: it could not, or it is the text of a token, or a record.
     """
+    if not isinstance(value, int):
+        raise TokenNotFound("A token is named by its number, such as record.id; a text of it is no name.")
     # bool is an int, and no id.
     if type(value) is not int or not 1 <= value <= MAX_ID:
         raise TokenNotFound("There is no such token.")

@@ -138,7 +138,7 @@ def test_a_configuration_of_datasette(terminal: Terminal) -> None:
     done = check(terminal, yaml.format("required: true"), name="datasette.yaml", code=1)
     assert "use Datasette's allow block" in done.out
     assert "no block asgi-token-auth" in check(terminal, {"plugins": {"x": {}}}, code=1).out
-    assert "cannot be read as YAML" in check(terminal, "a: [", name="datasette.yaml", code=1).out
+    assert "is not valid YAML" in check(terminal, "a: [", name="datasette.yaml", code=1).out
 
 
 # Encrypted secrets
@@ -244,3 +244,18 @@ def test_what_was_left_out_of_a_text_is_a_note(terminal: Terminal) -> None:
     assert SECRET not in done.out
     done = check(terminal, {"manage_tokens": True}, "--database", "tokens=tokens.db", DATASETTE_SECRET=f"{SECRET}\r")
     assert "Note: DATASETTE_SECRET: a line end behind it is left out" in done.out
+
+
+def test_a_configuration_of_datasette_that_cannot_be_read(terminal: Terminal) -> None:
+    assert "there is no folder" in terminal.run("check", "nowhere/datasette.yaml", code=1).out
+    broken = "plugins:\n  asgi-token-auth:\n    secret: 'hunter2\n"
+    done = check(terminal, broken, name="datasette.yaml", code=1)
+    assert "is not valid YAML: see line " in done.out
+    assert "hunter2" not in done.out
+    done = check(terminal, {"plugins": {"asgi_token_auth": {"manage_tokens": True}}}, code=1)
+    assert "the section is called asgi-token-auth, with hyphens" in done.out
+
+
+def test_a_folder_that_is_missing_is_named(terminal: Terminal) -> None:
+    sentence = terminal.fails("tokens", "list", "--database", "nowhere/tokens.db")
+    assert "There is no file nowhere/tokens.db, and no folder " in sentence

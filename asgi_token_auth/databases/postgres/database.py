@@ -108,7 +108,7 @@ class Postgres:
             options["statement_cache_size"] = statement_cache_size
         self._server = Server(dsn, options, allow_stale_reads=bool(said.get("allow_stale_reads", allow_stale_reads)))
         self.name: str = self._server.name
-        if schema is not None and not re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema):
+        if schema is not None and not (isinstance(schema, str) and re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema)):
             raise ConfigurationError(
                 "schema: give the name of a schema, of at most 63 letters, digits and underscores."
             )

@@ -88,6 +88,8 @@ def display_name(dsn: object) -> str:
         ConfigurationError: it cannot be used. It is not repeated.
     """
     example = "postgresql://user@host/database"
+    if isinstance(dsn, str) and re.match(r"\s*postgres(?:ql)?\+\w+:", dsn):
+        raise ConfigurationError(f"dsn: write it without the + and the driver's name, as {example}.")
     if not isinstance(dsn, str) or not dsn.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"dsn: give the address of a PostgreSQL database, for example {example}.")
     unreadable = ConfigurationError(

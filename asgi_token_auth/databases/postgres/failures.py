@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -23,6 +24,10 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         # Of a certificate as of a socket; neither tells its name.
         return "a file is missing; check those that the DSN names, and the folder of the socket if its host is one."
+    if isinstance(error, socket.gaierror):
+        return "it cannot be reached; the name of its host is not known here, so check the address."
+    if isinstance(error, ConnectionRefusedError):
+        return "it cannot be reached; nothing listens there, so check that the server runs, and its host and port."
     if isinstance(error, OSError):
         return "it cannot be reached; check that the server runs and that its address is right."
     if isinstance(error, asyncpg.ClientConfigurationError):

@@ -62,7 +62,9 @@ class Server:
             if isinstance(error, ERRORS):
                 raise
             # A part of the DSN that asyncpg cannot read; its words may quote it.
-            raise StorageError(f"{self.name}: its DSN cannot be used; check it.") from None
+            raise StorageError(
+                f"{self.name}: its DSN cannot be used; check its port, its options and the % in its password."
+            ) from None
         try:
             if self._may_be_pooled and await _is_pooled(connection):
                 logger.info("%s: a pooler is in between, so no statements are kept prepared", self.name)

@@ -51,6 +51,15 @@ class SQLite:
     def __init__(
         self, path: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", create: bool = True
     ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ConfigurationError(f"SQLite: give the path of a file, not {type(path).__name__}.")
+        if isinstance(path, str) and "://" in path:
+            # It is not repeated, because it may hold a password.
+            raise ConfigurationError(
+                "SQLite: give the path of a file, not an address; Postgres() takes those that begin with postgresql://."
+            )
+        if journal_mode not in ("wal", None):
+            raise ConfigurationError('SQLite: journal_mode is "wal", or None for the mode that the file has.')
         if not Path(path).name or str(path) == ":memory:":
             raise ConfigurationError("SQLite: give the path of a file; a database in memory is lost with its process.")
         self._file = File(Path(path).absolute())
