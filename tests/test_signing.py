@@ -196,7 +196,7 @@ def test_secrets_are_taken_as_one_string_or_several_newest_last(monkeypatch: pyt
 
 BAD_SECRETS: dict[str, tuple[Any, str]] = {
     "missing": (None, "secret: there is none"),
-    "empty": ("", "secret: is shorter than 16"),
+    "empty": ("", "secret: is empty"),
     "short": ("s3cret-s3cret-1", "secret: is shorter than 16"),
     "an empty list": ([], "secret: is an empty list"),
     "a short one among others": ([LONG, "s3cret"], "secret: is shorter than 16"),

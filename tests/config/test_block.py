@@ -256,7 +256,7 @@ BROKEN_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
         "databases.tokens: dsn: it cannot be read",
     ),
     "secret is short": ({"secret": HIDDEN}, "secret: is shorter than 16"),
-    "secret is empty": ({"secret": ""}, "secret: is shorter than 16"),
+    "secret is empty": ({"secret": ""}, "secret: is empty"),
     "secret is a number": ({"secret": 5}, "secret: must be a string"),
     "signed_in is no function": ({"signed_in": "alice"}, "signed_in: give a function of the scope"),
 }
