@@ -1,6 +1,6 @@
 """API tokens for any ASGI app, and for Datasette first.
 
-The names here need nothing but the core dependencies, but for a SecretStore with an encryption key. The rooms for
+The names here need nothing but the core dependencies, but for a SecretStore with an encryption key. The modules for
 FastAPI, Datasette, the command line and the pages are imported by their own names.
 """
 

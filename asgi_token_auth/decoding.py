@@ -51,8 +51,8 @@ class Cleaned:
     def __repr__(self) -> str:
         return f"Cleaned(<hidden>, dropped={self.dropped})"
 
-    def told(self, where: str) -> str:
-        """The text; what was dropped is logged. ``where`` names the place and begins the sentence."""
+    def log_dropped(self, where: str) -> str:
+        """Log what was dropped, and return the text. ``where`` names the place and begins the sentence."""
         if self.dropped:
             logger.info("%s: %s left out; take it away there", where, listed(self.dropped))
         return self.text
@@ -98,7 +98,7 @@ _IN_FRONT: Final = "a byte-order mark in front"
 def value_of(text: str) -> Cleaned:
     """A value of any kind: without a byte-order mark in front and line ends behind.
 
-    Line ends are not told: every editor and ``echo`` puts one there.
+    Line ends are not reported: every editor and ``echo`` puts one there.
     """
     read = without_mark(text)
     return Cleaned(read.text.rstrip("\r\n"), read.dropped)

@@ -208,7 +208,7 @@ class TokenAuthMiddleware:
             outcome = await authenticate(self._chain, credential)
         except Exception as error:
             # A fault, whatever it is, says nothing about the token: neither "good" nor "bad" may follow from it.
-            await self._cannot_tell(for_the_log(error), scope, send)
+            await self._refuse_unchecked(for_the_log(error), scope, send)
             return
         if not isinstance(outcome, Authenticated):
             await self._not_accepted(outcome, scope, receive, send)
@@ -247,8 +247,8 @@ class TokenAuthMiddleware:
 
     async def _not_accepted(self, outcome: Rejected | None, scope: Scope, receive: Receive, send: Send) -> None:
         if outcome is not None and not isinstance(outcome, Rejected):
-            # A source of somebody else's making that answers with anything but an outcome has told nothing.
-            await self._cannot_tell(f"a source answered with {type(outcome).__name__}", scope, send)
+            # A source of somebody else's making that answers with anything but an outcome has decided nothing.
+            await self._refuse_unchecked(f"a source answered with {type(outcome).__name__}", scope, send)
             return
         if outcome is None or outcome.reason is Reason.WRONG_SECRET:
             # Both alike, so that passing on does not tell which ids exist.
@@ -267,7 +267,7 @@ class TokenAuthMiddleware:
         self._emit("rejected", scope, reason=outcome.reason, token_id=outcome.token_id)
         await self._refuse(_REFUSALS.get(outcome.reason, INVALID_TOKEN), scope, send)
 
-    async def _cannot_tell(self, detail: str, scope: Scope, send: Send) -> None:
+    async def _refuse_unchecked(self, detail: str, scope: Scope, send: Send) -> None:
         self._unavailable.note(detail)
         self._emit("unavailable", scope, reason=detail)
         await self._refuse(UNAVAILABLE, scope, send)
@@ -346,7 +346,7 @@ class TokenAuthMiddleware:
             self._on_event_fails.note(for_the_log(error), exc_info=True)
 
 
-# Told only because these reasons follow a good signature or an exact match.
+# Disclosed only because these reasons follow a good signature or an exact match.
 _REFUSALS: Final = {Reason.EXPIRED: EXPIRED_TOKEN, Reason.REVOKED: REVOKED_TOKEN}
 
 

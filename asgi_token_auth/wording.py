@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from asgi_token_auth.restrictions import Restrictions, full_name
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
-# From how many seconds on a distance is told in a unit: ninety days are not "2 months".
+# From how many seconds on a distance is given in a unit: ninety days are not "2 months".
 _DISTANCES = ((2 * 31_557_600, 31_557_600, "year"), (100 * 86_400, 2_629_800, "month"), *((s, s, n) for s, n in _UNITS))
 
 
@@ -36,9 +36,9 @@ def relative(timestamp: float, now: float) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time, exactly, in the largest unit that divides it: ``90 days``, ``36 hours``."""
-    whole = int(seconds)
-    size, name = next(((size, name) for size, name in _UNITS if whole and whole % size == 0), _UNITS[-1])
-    return _counted(whole // size, name)
+    total = int(seconds)
+    size, name = next(((size, name) for size, name in _UNITS if total and total % size == 0), _UNITS[-1])
+    return _counted(total // size, name)
 
 
 def _counted(count: int, name: str) -> str:

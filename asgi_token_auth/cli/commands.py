@@ -1,4 +1,4 @@
-"""The root of the command line, and the commands that need no room of their own."""
+"""The root of the command line, and the commands that need no module of their own."""
 
 from __future__ import annotations
 

@@ -114,12 +114,12 @@ def prefix_option(command: AnyFunction) -> AnyFunction:
         envvar="ASGI_TOKEN_AUTH_PREFIX",
         show_envvar=True,
         expose_value=False,
-        callback=_keep_prefix,
+        callback=_store_prefix,
         help=f"How managed tokens begin, where the configuration or TokenStore says so. Default: {MANAGED_PREFIX}",
     )(command)
 
 
-def _keep_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _store_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     if value is not None:
         try:
             ctx.meta[_PREFIX] = check_prefix(value)

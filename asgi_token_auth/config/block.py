@@ -223,7 +223,7 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
         if isinstance(token, str):
             _refuse_unfilled(token, where)
             # None of it can be a part of a token.
-            token = token_of(token).told(where)
+            token = token_of(token).log_dropped(where)
         check_token(token, where)
         actor = checked_actor(entry.get("actor"), where)
         if token in tokens and tokens[token] != actor:

@@ -39,7 +39,7 @@ def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         )
     kind = suffix[1:].upper()
     try:
-        text = decode(read_bytes(file, MAX_CONFIG_FILE)).told(str(file))
+        text = decode(read_bytes(file, MAX_CONFIG_FILE)).log_dropped(str(file))
     except Undecodable as error:
         raise ConfigurationError(f"{file} {error}") from error
     try:
@@ -87,13 +87,13 @@ _FAULTS: Final = (
 
 def _place_of(error: ValueError, text: str) -> str:
     """Where a parser stopped, and why where that can be said without quoting the file."""
-    said = str(error)
+    message = str(error)
     line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
     if isinstance(error, json.JSONDecodeError):
         line, column = error.lineno, error.colno
-    elif place := re.search(r"\(at line ([0-9]+), column ([0-9]+)\)$", said):
+    elif place := re.search(r"\(at line ([0-9]+), column ([0-9]+)\)$", message):
         line, column = int(place[1]), int(place[2])
-    why = next((words for start, words in _FAULTS if said.startswith(start)), None)
+    why = next((reason for start, reason in _FAULTS if message.startswith(start)), None)
     return f"see line {line}, column {column}" + (f": {why}" if why else "")
 
 
@@ -159,7 +159,7 @@ def _environment(name: object, where: str) -> str:
     if not value:
         state = "not set" if value is None else "empty"
         raise ConfigurationError(f"{where}: the environment variable {name} is {state}; set it or change $env.")
-    read = value_of(value).told(f"{where}: the environment variable {name}")
+    read = value_of(value).log_dropped(f"{where}: the environment variable {name}")
     if not read:
         raise ConfigurationError(f"{where}: the environment variable {name} holds nothing but a line end; set it.")
     return read
@@ -179,7 +179,7 @@ def _file(path: object, where: str) -> str:
             where,
             path,
         )
-    return read.told(f"{where}: the file {path}")
+    return read.log_dropped(f"{where}: the file {path}")
 
 
 def is_readable_by_everyone(path: str | os.PathLike[str]) -> bool:

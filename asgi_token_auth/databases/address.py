@@ -55,8 +55,8 @@ def mend_for(address: str) -> str:
 
 def with_options(dsn: str, options: Mapping[str, object]) -> str:
     """``dsn`` with options of ours in its query."""
-    said = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
-    return dsn + ("&" if "?" in dsn else "?") + urlencode(said, quote_via=quote) if said else dsn
+    query = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items()}
+    return dsn + ("&" if "?" in dsn else "?") + urlencode(query, quote_via=quote) if query else dsn
 
 
 def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal") -> Database:
@@ -77,7 +77,7 @@ def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"]
                 "PostgreSQL needs one more package: pip install 'asgi-token-auth[postgres]'."
             ) from error
         # A DSN has neither spaces nor quotes.
-        return Postgres(secret_of(address).told("the DSN of a database"))
+        return Postgres(secret_of(address).log_dropped("the DSN of a database"))
     if isinstance(address, str):
         if is_of_another_kind(address):
             raise ConfigurationError(f"there is no such kind of database; {mend_for(address)}")

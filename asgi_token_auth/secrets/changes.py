@@ -36,7 +36,7 @@ class SecretChanges:
     ) -> Steps[Row]:
         """Add a version of a secret; its row in the columns of ``SHOWN``."""
         rows = yield f"select version, note, deleted_at from {self.table} where name = :name {NEWEST}", {"name": name}
-        before, kept, deleted = rows[0] if rows else (0, None, None)
+        before, old_note, deleted = rows[0] if rows else (0, None, None)
         if type(before) is not int or not 0 <= before < _MAX_VERSION:
             raise StorageError(
                 f"The secret {name!r} has a version that cannot be counted on from; repair its row in the database."
@@ -49,7 +49,7 @@ class SecretChanges:
             {
                 "name": name,
                 "version": version,
-                "note": (as_text(kept) or "" if deleted is None else "") if note is None else note,
+                "note": (as_text(old_note) or "" if deleted is None else "") if note is None else note,
                 "encrypted": encryption.encrypt(name, version, value),
                 "key_name": encryption.key_name,
                 "now": time_text(now),

@@ -249,8 +249,8 @@ class SecretStore(TableStore):
         """
         await self.ensure_ready()
         found = await self.database.query(
-            f"select {SHOWN} from {self._table} kept where deleted_at is null "
-            f"and id = (select id from {self._table} same where same.name = kept.name {NEWEST})",
+            f"select {SHOWN} from {self._table} newest where deleted_at is null "
+            f"and id = (select id from {self._table} same where same.name = newest.name {NEWEST})",
             {},
         )
         records = {record.name: record for record in map(self._known.record, found.rows)}

@@ -187,5 +187,5 @@ class ManagedTokens:
         self._size = size
 
 
-def _same(presented: str, kept: object) -> bool:
-    return isinstance(kept, str) and hmac.compare_digest(presented.encode(), kept.encode())
+def _same(presented: str, stored: object) -> bool:
+    return isinstance(stored, str) and hmac.compare_digest(presented.encode(), stored.encode())

@@ -1,1 +1,1 @@
-"""What every store is made of: tables that are opened and migrated, searched, and told of uses."""
+"""What every store is made of: tables that are opened, migrated and searched, and last uses."""

@@ -1,4 +1,4 @@
-"""Searches for a part of a text, with the database's index where that is whole and by reading the rows elsewhere."""
+"""Searches for a part of a text, with the database's index where that is complete and by reading the rows elsewhere."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class TextSearch:
             yield from self._index.make(self._table, self._columns)
 
     async def prepare(self) -> None:
-        """Look whether the index can be relied on, and make it anew where it cannot. It fails at nothing."""
-        self._usable = await self._is_whole()
+        """Check whether the index can be relied on, and rebuild it where it cannot. It fails at nothing."""
+        self._usable = await self._is_complete()
         if self._index is None or self._usable:
             return
         try:
             await self._database.transaction(self.make())
         except StorageError as error:
             logger.warning("searches read every row, because their index cannot be made: %s", error)
-        self._usable = await self._is_whole()
+        self._usable = await self._is_complete()
 
     async def rows(
         self, select: str, where: Sequence[str], parameters: Parameters, text: str, limit: int, before: int | None
@@ -61,11 +61,11 @@ class TextSearch:
                 return await self._read(self._index.find(search))
             except StorageError as error:
                 logger.warning("a search read every row, because the index failed: %s", error)
-                self._usable = await self._is_whole()
+                self._usable = await self._is_complete()
         sql, bound = search.statement(self._database.dialect.like)
         return (await self._database.query(sql, bound)).rows
 
-    async def _is_whole(self) -> bool:
+    async def _is_complete(self) -> bool:
         if self._index is None:
             return False
         try:

@@ -28,7 +28,7 @@ class UsageLog:
 
     Args:
         interval: seconds from the first note to the write.
-        at_end: what closes the database that ``write`` opens, for an event loop that ends and was told to nobody.
+        at_end: what closes the database that ``write`` opens, for an event loop that ends without ``close()``.
     """
 
     def __init__(

@@ -161,7 +161,7 @@ class TokenList:
             f"else (select count(*) from ({each} limit {_PROPOSED}) as proposed) end"
             for each in proposals
         ]
-        asked = await self._database.query(f"select {newest}, {', '.join(counts)}", parameters)
-        first, *counted = asked.rows[0]
+        result = await self._database.query(f"select {newest}, {', '.join(counts)}", parameters)
+        first, *counted = result.rows[0]
         fewest = min(counted)
         return first, fewest, f"id in ({proposals[counted.index(fewest)]})"

@@ -39,8 +39,6 @@ ASKED = [
     Secret("FROM_ENVIRONMENT", "Set where the server is started"),
 ]
 
-IN_ENVIRONMENT = "a value from the environment"
-
 
 @dataclass
 class Site:

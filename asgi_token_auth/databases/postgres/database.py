@@ -89,24 +89,24 @@ class Postgres:
         allow_stale_reads: bool | None = None,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
-        dsn, said = split_options(dsn)
+        dsn, in_dsn = split_options(dsn)
         for name, given in (
             ("schema", schema),
             ("pool_size", pool_size),
             ("statement_cache_size", statement_cache_size),
             ("allow_stale_reads", allow_stale_reads),
         ):
-            if given is not None and name in said:
+            if given is not None and name in in_dsn:
                 raise ConfigurationError(f"{name}: is given twice, as an argument and in the DSN; remove one.")
-        schema = said.get("schema", schema)
-        pool_size = said.get("pool_size", 4 if pool_size is None else pool_size)
-        statement_cache_size = said.get("statement_cache_size", statement_cache_size)
+        schema = in_dsn.get("schema", schema)
+        pool_size = in_dsn.get("pool_size", 4 if pool_size is None else pool_size)
+        statement_cache_size = in_dsn.get("statement_cache_size", statement_cache_size)
         options: dict[str, Any] = {"ssl": ssl}
         if statement_cache_size is not None:
             if type(statement_cache_size) is not int or statement_cache_size < 0:
                 raise ConfigurationError("statement_cache_size: give a whole number, 0 for none.")
             options["statement_cache_size"] = statement_cache_size
-        self._server = Server(dsn, options, allow_stale_reads=bool(said.get("allow_stale_reads", allow_stale_reads)))
+        self._server = Server(dsn, options, allow_stale_reads=bool(in_dsn.get("allow_stale_reads", allow_stale_reads)))
         self.name: str = self._server.name
         if schema is not None and not (isinstance(schema, str) and re.fullmatch(r"[^\W\d][\w$ -]{0,62}", schema)):
             raise ConfigurationError(

@@ -113,8 +113,8 @@ class Server:
 async def _is_pooled(connection: Any) -> bool:
     """Whether something between here and the server shares out its sessions: it greets with a number of its own."""
     # Unnamed, so that nothing of it stays behind in a session of the pooler.
-    asked = await connection.prepare("select pg_catalog.pg_backend_pid()", name="")
-    return bool(await asked.fetchval() != connection.get_server_pid())
+    statement = await connection.prepare("select pg_catalog.pg_backend_pid()", name="")
+    return bool(await statement.fetchval() != connection.get_server_pid())
 
 
 async def close_connection(connection: Any) -> None:

@@ -12,9 +12,9 @@ import re
 from typing import Any, Final
 
 # Texts that stand for a number. To the database '007' and '7 ' would be numbers too, but as ids they are other texts.
-_WHOLE: Final = (re.compile(r"0|-?[1-9][0-9]{0,18}"), int)
+_INTEGER: Final = (re.compile(r"0|-?[1-9][0-9]{0,18}"), int)
 _DECIMAL: Final = (re.compile(r"(0|-?[1-9][0-9]{0,99})(\.[0-9]{1,99})?"), decimal.Decimal)
-_NUMBERS: Final = {"int2": _WHOLE, "int4": _WHOLE, "int8": _WHOLE, "numeric": _DECIMAL}
+_NUMBERS: Final = {"int2": _INTEGER, "int4": _INTEGER, "int8": _INTEGER, "numeric": _DECIMAL}
 
 
 def convert_numbers(values: list[Any], types: tuple[str, ...]) -> list[Any]:
