@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from asgi_token_auth import TokenStore
@@ -11,6 +12,10 @@ from tests.support.asgi import SECRET, Clock
 from tests.support.places import Place, PostgresPlace, SQLitePlace
 
 _numbers = itertools.count(1)
+
+# A busy machine must not fail a test that is right.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture

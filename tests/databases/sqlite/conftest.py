@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asgi_token_auth import TokenStore
-from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.databases.sqlite import SQLite, search_index
 from tests.support.asgi import SECRET
 from tests.support.sqlite_files import other
 
@@ -35,3 +35,11 @@ async def database(path: Path, anyio_backend: str) -> AsyncIterator[SQLite]:
 async def store(tmp_path: Path, anyio_backend: str) -> AsyncIterator[TokenStore]:
     async with TokenStore(SQLite(tmp_path / "tokens.db"), secret=SECRET) as store:
         yield store
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes tables of a test's size large enough for the index to be used."""
+    monkeypatch.setattr(search_index, "_FEW", 2)
+    monkeypatch.setattr(search_index, "_SOME", 12)
+    monkeypatch.setattr(search_index, "_NEWEST", 4)

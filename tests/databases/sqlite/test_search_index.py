@@ -112,14 +112,6 @@ async def store(tmp_path: Path, anyio_backend: str) -> AsyncIterator[TokenStore]
         yield store
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes tables of a test's size large enough for the index to be asked."""
-    monkeypatch.setattr(search_index, "_FEW", 2)
-    monkeypatch.setattr(search_index, "_SOME", 12)
-    monkeypatch.setattr(search_index, "_NEWEST", 4)
-
-
 def text(random: random.Random) -> str:
     return random.choice(["", " "]).join(random.choices(PIECES, k=random.randint(1, 4)))
 
