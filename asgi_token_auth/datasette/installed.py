@@ -46,7 +46,7 @@ def read_datasette_file(path: Path) -> Any:
     from datasette.utils import BadMetadataError, parse_metadata
 
     try:
-        return parse_metadata(decode(read_bytes(path, MAX_CONFIG_FILE)).told(str(path)))
+        return parse_metadata(decode(read_bytes(path, MAX_CONFIG_FILE)).log_dropped(str(path)))
     except Undecodable as error:
         raise ConfigurationError(f"{path} {error}") from error
     except (ValueError, BadMetadataError) as error:

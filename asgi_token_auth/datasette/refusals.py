@@ -11,7 +11,7 @@ from asgi_token_auth.authentication import ANONYMOUS
 from asgi_token_auth.errors import for_the_log
 from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 #: The scope key of a request that has been refused and only passes the wrappers.
 REFUSED: Final = "asgi_token_auth_refused"
@@ -26,7 +26,7 @@ class Refused:
 
     async def send(self, send: Send) -> None:
         """Answer, as the app inside of all wrappers."""
-        self.arrived = True
+        self.arrived: bool = True
         for message in self.messages:
             await send(message)
 

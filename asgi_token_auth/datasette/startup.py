@@ -10,7 +10,7 @@ from typing import Any, Final
 from asgi_token_auth.errors import TokenAuthError
 from asgi_token_auth.lifespan import Flushable, Resource
 
-logger = logging.getLogger("asgi_token_auth")
+logger: Final = logging.getLogger("asgi_token_auth")
 
 _TASK: Final = "_asgi_token_auth_startup"
 _WARNED: Final = "_asgi_token_auth_warned_of_closing"
