@@ -22,11 +22,11 @@ class Refused:
 
     def __init__(self, messages: list[MutableMapping[str, Any]]) -> None:
         self.messages = messages
-        self.arrived = False
+        self.arrived: bool = False
 
     async def send(self, send: Send) -> None:
         """Answer, as the app inside of all wrappers."""
-        self.arrived: bool = True
+        self.arrived = True
         for message in self.messages:
             await send(message)
 
