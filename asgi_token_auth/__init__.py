@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asgi_token_auth.tokens.record import ANY_OWNER, KEEP, Family, IssuedToken, Page, StoredEvent, TokenRecord
     from asgi_token_auth.tokens.store import TokenStore
 
+# Written out, as above: type checkers read no list that is computed. A test holds it and _PLACES together.
 __all__ = [
     "ANY_OWNER",
     "KEEP",

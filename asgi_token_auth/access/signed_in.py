@@ -56,10 +56,10 @@ class SignedInCall:
             hint = "" if "session" in scope else f"; {_NO_SESSION}"
             raise SignedInFailed(f"{for_the_log(error)}{hint}") from error
         if not self._silent:
-            self._look_at(answer, scope)
+            self._warn_if_useless(answer, scope)
         return answer
 
-    def _look_at(self, answer: object, scope: MutableMapping[str, Any]) -> None:
+    def _warn_if_useless(self, answer: object, scope: MutableMapping[str, Any]) -> None:
         if answer and isinstance(answer, Mapping):
             self._silent = True
         elif answer and not isinstance(answer, Mapping):

@@ -154,11 +154,11 @@ def _set_verdict(finding: _Finding, outcome: Outcome) -> None:
 
 
 def _signed_fields(payload: Mapping[str, Any]) -> list[tuple[str, str]]:
-    now, created, life = time.time(), payload.get("t"), payload.get("d")
+    now, created, lifetime = time.time(), payload.get("t"), payload.get("d")
     lines = [("Actor", str(payload.get("a")))]
     if type(created) is int:
         lines.append(("Created", _relative_and_exact(created, now)))
-        lines.append(("Expires", _relative_and_exact(created + life, now) if type(life) is int else "never"))
+        lines.append(("Expires", _relative_and_exact(created + lifetime, now) if type(lifetime) is int else "never"))
     if "_r" not in payload:
         return [*lines, ("May do", "all that its actor may")]
     try:

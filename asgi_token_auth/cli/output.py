@@ -127,7 +127,7 @@ def format_table(
             if widths[column] == least[column]:
                 break
             widths[column] -= 1
-    lines = [_GAP.join(_pad(cell, room) for cell, room in zip(row, widths, strict=False)).rstrip() for row in cells]
+    lines = [_GAP.join(_pad(cell, width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in cells]
     return "\n".join(line if width is None else _shorten(line, width) for line in lines)
 
 
@@ -135,8 +135,8 @@ def format_fields(pairs: Sequence[tuple[str, str]]) -> str:
     """Names and values, one pair a line."""
     # Names too: the databases of a token's restrictions are among them, and whoever made it chose those.
     named = [(escape_unprintable(name), escape_unprintable(value)) for name, value in pairs]
-    room = max(len(name) for name, _ in named) + 2
-    return "\n".join(f"{name + ':':<{room}}{value}".rstrip() for name, value in named)
+    width = max(len(name) for name, _ in named) + 2
+    return "\n".join(f"{name + ':':<{width}}{value}".rstrip() for name, value in named)
 
 
 def _display_width(text: str) -> int:
@@ -145,14 +145,14 @@ def _display_width(text: str) -> int:
     )
 
 
-def _shorten(text: str, room: int) -> str:
-    if _display_width(text) <= room:
+def _shorten(text: str, width: int) -> str:
+    if _display_width(text) <= width:
         return text
-    while text and _display_width(text) > max(room - 3, 0):
+    while text and _display_width(text) > max(width - 3, 0):
         text = text[:-1]
-    return (text + "...")[:room] if room < 3 else text + "..."
+    return (text + "...")[:width] if width < 3 else text + "..."
 
 
-def _pad(text: str, room: int) -> str:
-    text = _shorten(text, room)
-    return text + " " * (room - _display_width(text))
+def _pad(text: str, width: int) -> str:
+    text = _shorten(text, width)
+    return text + " " * (width - _display_width(text))
