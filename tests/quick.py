@@ -24,6 +24,7 @@ _CHECKS: Final = {
     "layers": ["-c", "from importlinter.cli import lint_imports_command as run; run()"],
 }
 _TESTS: Final = [
+    "tests/access",
     "tests/config",
     "tests/secrets",
     "tests/sources",
