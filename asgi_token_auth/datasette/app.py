@@ -76,10 +76,10 @@ class _DatasettesMiddleware(TokenAuthMiddleware):
             return
         messages: list[MutableMapping[str, Any]] = []
 
-        async def keep(message: MutableMapping[str, Any]) -> None:
+        async def collect(message: MutableMapping[str, Any]) -> None:
             messages.append(message)
 
-        await super()._refuse(refusal, scope, keep)
+        await super()._refuse(refusal, scope, collect)
         await refuse_through(self.app, messages, scope, body_read(), send)
 
 

@@ -158,9 +158,9 @@ class TokenChanges:
             if child.id == token_id or child.status(now) != "active":
                 continue
             has, ends = child.restrictions(), child.expires_at
-            keeps = limits if has is None else has if has.is_subset(limits) else has.intersect(limits)
+            narrowed = limits if has is None else has if has.is_subset(limits) else has.intersect(limits)
             sooner = until if ends is None else ends if until is None else min(ends, until)
-            if keeps == has and sooner == ends:
+            if narrowed == has and sooner == ends:
                 continue
             try:
                 life = child.expires_after if sooner == ends else _expires_after(child, sooner)
@@ -170,7 +170,7 @@ class TokenChanges:
                 continue
             yield (
                 f"update {self.table} set permissions = :permissions, expires_after_seconds = :life where id = :id",
-                {"permissions": permissions_text(keeps), "life": life, "id": child.id},
+                {"permissions": permissions_text(narrowed), "life": life, "id": child.id},
             )
             yield self._event(child.id, "edited", by, now, f"narrowed with token {token_id}")
 

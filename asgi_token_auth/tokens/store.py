@@ -107,7 +107,7 @@ class TokenStore(TokenReader):
         values = {
             "actor_id": check_actor_id(actor_id),
             "description": check_description(description),
-            "expires_after": self._life(expires_after),
+            "expires_after": self._checked_lifetime(expires_after),
             "permissions": permissions_text(restrictions),
             "parent": None if parent is None else check_id(parent),
         }
@@ -185,7 +185,7 @@ class TokenStore(TokenReader):
         if not isinstance(description, Keep):
             changes["description"] = check_description(description)
         if not isinstance(expires_after, Keep):
-            seconds = self._life(expires_after)
+            seconds = self._checked_lifetime(expires_after)
             changes["expires_at"] = None if seconds is None else now + seconds
         if not isinstance(restrictions, Keep):
             changes["permissions"] = permissions_text(restrictions)
@@ -304,7 +304,7 @@ class TokenStore(TokenReader):
         """Remember that a token was used. It is written soon, and at most once a minute."""
         self._usage.note(token_id, when, address if self.record_addresses else None)
 
-    def _life(self, expires_after: object) -> int | None:
+    def _checked_lifetime(self, expires_after: object) -> int | None:
         seconds = check_seconds(expires_after)
         limit = self.max_expires_after
         if limit is not None and (seconds is None or seconds > limit):

@@ -45,12 +45,12 @@ def cross_origin_reason(method: str, headers: Mapping[str, str], *, trusted: Col
         parts = urlsplit(origin)
     except ValueError:
         parts = urlsplit("")
-    asked = headers.get("host")
+    host = headers.get("host")
     # Hosts only: behind a proxy that ends TLS the scheme of the request is not the one that the browser saw.
-    if parts.netloc and asked and (parts.netloc == asked or _bare(parts.netloc, parts.scheme) == _bare(asked, *_PORTS)):
+    if parts.netloc and host and (parts.netloc == host or _bare(parts.netloc, parts.scheme) == _bare(host, *_PORTS)):
         return None
     return (
-        f"The form was sent from {_named(origin)}, and to this server it came for the host {_named(asked)}. If a proxy "
+        f"The form was sent from {_named(origin)}, and to this server it came for the host {_named(host)}. If a proxy "
         "in front of it changes the Host header, whoever runs this server can let the header through, or name the "
         "origin in trusted_origins."
     )

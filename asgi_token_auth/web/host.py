@@ -27,7 +27,7 @@ _STRICT_CSP = (
 )
 
 
-_NOT_TOLD: Final = "This server does not tell these pages who is logged in: whoever runs it can do so by signed_in."
+_NO_SIGNED_IN: Final = "This server does not tell these pages who is logged in: whoever runs it can do so by signed_in."
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class AnyApp:
     ) -> None:
         self.sections = sections
         self._signed_in = None if signed_in is None else SignedInCall(signed_in)
-        self.about_nobody = _NOT_TOLD if signed_in is None else ""
+        self.about_nobody = _NO_SIGNED_IN if signed_in is None else ""
         if signed_in is None:
             # Whoever wrote permissions wants the pages; others may never look at them.
             logger.log(

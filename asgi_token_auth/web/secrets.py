@@ -31,7 +31,7 @@ SECTION: Final = Section(title="Secrets", singular="secret", plural="secrets", p
 _MAX_VERSIONS: Final = 50
 
 #: So many seconds the list says what was stored.
-_TOLD_FOR: Final = 60
+_NOTICE_SECONDS: Final = 60
 
 _JSON_FIELDS: Final = {"value", "note"}
 _FORM_FIELDS: Final = {"secret", "note", CSRF_FIELD}
@@ -102,7 +102,7 @@ class SecretPages:
             SECTION.title,
             "secrets/list.html",
             records=records,
-            told=await self._told(manager, records),
+            stored=await self._just_stored(manager, records),
             names=await self._names(records),
             link_to=link_to,
             only_registered=self._only_registered,
@@ -217,11 +217,11 @@ class SecretPages:
         people = {who for record in records for who in (record.updated_by, record.last_used_by) if who}
         return await self._host.names(people)
 
-    async def _told(self, manager: Person, records: Iterable[SecretRecord]) -> tuple[str, ValueShape] | None:
+    async def _just_stored(self, manager: Person, records: Iterable[SecretRecord]) -> tuple[str, ValueShape] | None:
         """What this person stored just now: its name and its shape, which tell whether all of it arrived."""
         own = [one for one in records if one.source == "stored" and one.updated_by == manager.id and one.updated_at]
         latest = max(own, key=lambda one: one.updated_at or 0, default=None)
-        if latest is None or not 0 <= self._store.clock() - (latest.updated_at or 0) <= _TOLD_FOR:
+        if latest is None or not 0 <= self._store.clock() - (latest.updated_at or 0) <= _NOTICE_SECONDS:
             return None
         try:
             shape = await self._store.shape(latest.name)

@@ -122,7 +122,7 @@ def test_a_key_of_several_lines_that_is_pasted_is_kept_to_the_last_line_end(site
             assert field(page, "secret").input_value() == pasted
         button(page, "Save").click()
         heading(page, "Secrets")
-        told = page.locator(".ata-told").inner_text()
+        told = page.locator(".ata-stored").inner_text()
         assert told == f"WEATHER_KEY is stored: {len(pasted)} characters in {said}"
         assert used(site, "WEATHER_KEY") == digest(pasted)
 
