@@ -34,7 +34,7 @@ VALUES = {
 async def shown(site: Site, actor_id: str = "ann") -> str:
     """What the list says was stored."""
     page = (await get(site, "", actor_id)).text
-    found = re.search(r'<p class="ata-told" role="status">(.*?)</p>', page)
+    found = re.search(r'<p class="ata-stored" role="status">(.*?)</p>', page)
     return html.unescape(re.sub(r"<[^>]*>", "", found[1])) if found else ""
 
 
