@@ -9,6 +9,7 @@ from typing import Final
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
 from asgi_token_auth.databases.protocol import Found
 from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.storage.outages import OutageLog
 from asgi_token_auth.tokens.record import StoredToken
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.tokens.text import digest_nonce
@@ -66,6 +67,7 @@ class ManagedTokens:
         self.store = store
         self.prefixes: tuple[str, ...] = (store.text.prefix,)
         self._lookup = store.lookup()
+        self._damaged = OutageLog(logger, "a token is refused because its row is damaged")
         # Two generations instead of an order of use: a hit in the young one writes nothing.
         self._young: dict[str, _Entry] = {}
         self._old: dict[str, _Entry] = {}
@@ -144,7 +146,7 @@ class ManagedTokens:
         row = StoredToken(*values)
         status, expires_at, restrictions = row.read(now)
         if status == "damaged":
-            logger.error("token %d is refused because its row in %s is damaged", row.id, self.store.table)
+            self._damaged.note(f"token {row.id} in {self.store.table}")
             return Reason.DAMAGED
         until = _NEVER
         # Rows of datasette-auth-tokens have no digest, and their tokens no nonce.

@@ -11,6 +11,7 @@ from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError, StorageError, ValueRefused
+from asgi_token_auth.storage.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -55,6 +56,7 @@ class SQLTokens:
         self._sql = sql.strip().rstrip(";").rstrip()
         self._timeout = float(timeout)
         self._columns: tuple[str, ...] | None = None
+        self._damaged = OutageLog(logger, "query.sql returned what is no actor, and the token is refused")
 
     async def open(self) -> None:
         """Check the query against the database.
@@ -123,7 +125,7 @@ class SQLTokens:
             if column.startswith(_ACTOR) and column != _ACTOR
         }
         if actor.get("id") in (None, "") or any(isinstance(value, bytes) for value in actor.values()):
-            logger.error("query.sql returned an actor without an id, or with a binary column; the token is refused")
+            self._damaged.note("an actor without an id, or with a binary column")
             return Rejected(Reason.DAMAGED)
         return actor_outcome(actor, source=self, credential=credential)
 

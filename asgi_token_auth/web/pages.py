@@ -22,6 +22,7 @@ from asgi_token_auth.errors import IdempotencyKeyReused, InvalidInput, SecretNot
 from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.storage.idempotency import IdempotencyKey
+from asgi_token_auth.storage.outages import OutageLog
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
 from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
@@ -146,6 +147,7 @@ class Pages:
         self._trusted_origins = check_origins(trusted_origins)
         self.host = host
         self._clock = clock
+        self._outage = OutageLog(logger, f"a page of {section.plural} could not be served")
         self._routes: list[tuple[re.Pattern[str], View, str]] = [
             (re.compile(pattern, re.DOTALL), view, methods) for pattern, view, methods in routes
         ]
@@ -241,7 +243,7 @@ class Pages:
         except IdempotencyKeyReused as error:
             return await self._error(request, HTTPError(422 if request.as_json else 409, str(error)))
         except StorageError as error:
-            logger.error("a page of %s could not be served: %s", section.plural, error)
+            self._outage.note(str(error))
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
             if isinstance(error, SignedInFailed):
                 message = "It cannot be found out who you are; nothing was changed. The server's log says why."

@@ -483,3 +483,16 @@ async def test_the_memory_is_bounded_by_what_tokens_hold_too(
         await check(source, token.token)
     assert source._size == sum(entry.size for entry in source._young.values())
     assert len(source._young) > 0
+
+
+async def test_a_damaged_row_that_is_asked_for_often_is_logged_once(
+    store: TokenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    issued = await store.issue("ann")
+    run_sql(store, f"update {store.table} set permissions = '{{' where id = 1")
+    source = ManagedTokens(store)
+    for _ in range(20):
+        assert await check(source, issued.token) is Reason.DAMAGED
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"a token is refused because its row is damaged: token 1 in {store.table}"
+    ]

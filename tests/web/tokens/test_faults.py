@@ -19,7 +19,9 @@ from tests.support.sites import serving
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_fault_of_storage_is_503_and_says_that_nothing_was_changed(tmp_path: Path) -> None:
+async def test_a_fault_of_storage_is_503_and_says_that_nothing_was_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "t.db"
     async with TokenStore(SQLite(path), secret=SECRET) as outside:
         await outside.issue("ann")
@@ -54,6 +56,9 @@ async def test_a_fault_of_storage_is_503_and_says_that_nothing_was_changed(tmp_p
                 assert nth > 1
                 assert answer.status_code < 400, (method, address)
         await store.close()
+    # All of these had one cause, which is logged once.
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["a page of tokens could not be served: cannot"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no session store"), KeyError("x")], ids=repr)
