@@ -126,7 +126,7 @@ class TokenAuthMiddleware:
             # One of them without its list, or a token with its actor.
             if isinstance(given, (str, bytes, Mapping)) or not (given is None or isinstance(given, Iterable)):
                 raise ConfigurationError(f"{name}: give a list, for example sources=[ManagedTokens(store)].")
-        for name, function in (("on_event", on_event), ("signed_in", signed_in), ("forbid", forbid)):
+        for name, function in (("on_event", on_event), ("forbid", forbid)):
             if function is not None and not callable(function):
                 raise ConfigurationError(f"{name}: give a function, not {type(function).__name__}.")
         if not sources and not resources:

@@ -99,8 +99,9 @@ class SQLite:
             await close_connection(connection)
 
     async def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the pooled connections of this event loop, and of those that have ended."""
         loop = asyncio.get_running_loop()
+        self._close_ended()
         if (pool := self._pools.pop(loop, None)) is not None:
             pool.close()
         for lookup in self._lookups:
@@ -196,12 +197,15 @@ class SQLite:
     def _pool(self) -> ReaderPool:
         loop = asyncio.get_running_loop()
         if (pool := self._pools.get(loop)) is None:
-            for ended in [other for other in list(self._pools) if other.is_closed()]:
-                # Another thread may have found it too.
-                if (found := self._pools.pop(ended, None)) is not None:
-                    found.close()
+            self._close_ended()
             pool = self._pools[loop] = ReaderPool(self._file)
         return pool
+
+    def _close_ended(self) -> None:
+        for ended in [other for other in list(self._pools) if other.is_closed()]:
+            # Another thread may have found it too.
+            if (found := self._pools.pop(ended, None)) is not None:
+                found.close()
 
 
 async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:

@@ -69,11 +69,23 @@ async def test_two_threads_that_find_the_same_ended_loop_both_go_on(database: SQ
     assert (await database.query("select 1", {})).rows == [(1,)]
 
 
+def test_a_database_that_is_closed_later_leaves_no_connection_of_a_loop_that_has_ended(tmp_path: Path) -> None:
+    others = set(threading.enumerate())
+    database = SQLite(tmp_path / "t.db")
+    asyncio.run(database.open())
+    asyncio.run(database.query("select 1", {}))
+    asyncio.run(database.close())
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("act", ["open", "transaction", "close"])
 def test_a_loop_that_ends_while_a_connection_closes_waits_for_its_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     database = SQLite(tmp_path / "t.db")
+    others = set(threading.enumerate())
     ended = threading.Event()
     task: asyncio.Future[None] | None = None
     stop = aiosqlite.Connection.stop
@@ -103,7 +115,7 @@ def test_a_loop_that_ends_while_a_connection_closes_waits_for_its_thread(
     asyncio.run(main())
     ended.set()
     # A thread that reports to a loop that has ended dies, which fails this test.
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - others:
         if "_connection_worker_thread" in thread.name:
             thread.join(10)
 
