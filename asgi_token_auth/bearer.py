@@ -27,8 +27,11 @@ _TOKEN_CHARACTERS: Final = bytes(c for c in range(0x21, 0x7F) if c != ord(","))
 _SCHEME_CHARACTERS: Final = frozenset(
     bytes([c]) for c in b"!#$%&'*+-.^_`|~0123456789" + bytes(range(65, 91)) + bytes(range(97, 123))
 )
-# RFC 9110 section 5.6.4: what stands in quotes is one parameter's value and no credential.
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# RFC 9110 section 5.6.4: what stands in quotes is one parameter's value and no credential. One that nobody closes
+# reaches to the end, and nothing is tried twice, so a long field costs no more than its length.
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+#: Bytes of a field beyond which it is not searched for a second credential, and refused if it holds a comma.
+_LONGEST_SEARCHED: Final = 65_536
 #: Fields that a reader remembers at once, and the bytes of the longest of them.
 _REMEMBERED: Final = 1_000
 _MEMORABLE: Final = 512
@@ -173,6 +176,8 @@ def _is_attempt(value: bytes) -> bool:
 
 def _joins_an_attempt(value: bytes) -> bool:
     """Whether a bearer token follows the credentials of another scheme in one field (RFC 9110 section 5.3)."""
+    if len(value) > _LONGEST_SEARCHED:
+        return True
     members = _QUOTED.sub(b"", value).split(b",")
     return any(_is_attempt(member) and len(member.split(None, 1)) > 1 for member in members[1:])
 

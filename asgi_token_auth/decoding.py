@@ -119,6 +119,18 @@ def secret_of(text: str) -> Cleaned:
     return Cleaned(bare, tuple(dropped))
 
 
+# As shells, compose files, cmd.exe, forges, templates and YAML's authors write the name of a variable.
+_UNFILLED: Final = re.compile(
+    r"\s*(?:\$\{[^{}]*\}|\$[A-Z_][A-Z0-9_]*|\$env:\w+|%[A-Z_][A-Z0-9_]*%|\$?\{\{.*\}\}|\$\([^()]*\)|<[A-Z_][A-Z0-9_]*>"
+    r"|\{\s*\"\$(?:env|file)\".*\})\s*"
+)
+
+
+def is_unfilled(text: str) -> bool:
+    """Whether it is the name of a variable that nothing has put a value in place of: anybody may guess it."""
+    return _UNFILLED.fullmatch(text) is not None
+
+
 def token_of(text: str) -> Cleaned:
     """A token: the same, and without the words that stand before it in a header."""
     read = secret_of(text)

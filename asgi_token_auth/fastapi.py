@@ -73,8 +73,8 @@ class CurrentActor(SecurityBase):
 
 
 def _refused(connection: HTTPConnection, refusal: Refusal, challenged: str) -> Exception:
-    if connection.scope["type"] == "websocket" and "websocket.http.response" not in connection.scope.get(
-        "extensions", {}
+    if connection.scope["type"] == "websocket" and "websocket.http.response" not in (
+        connection.scope.get("extensions") or {}
     ):
         return WebSocketException(WS_1008_POLICY_VIOLATION, refusal.message)
     return HTTPException(refusal.status, refusal.message, {"WWW-Authenticate": challenged})

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
+from asgi_token_auth.errors import for_the_log
+
 logger: Final = logging.getLogger("asgi_token_auth")
 
 _Message: TypeAlias = MutableMapping[str, Any]
@@ -96,6 +98,8 @@ async def run_lifespan(
     except Exception as error:
         if received or answered:
             await _close(opened)
+            if not answered:
+                await send({"type": "lifespan.startup.failed", "message": f"the app: {for_the_log(error)}"})
             raise
         # As the ASGI specification has it for servers: an app that raises does not support lifespan. One that has
         # asked for the event does, and must not be served as if it had started.

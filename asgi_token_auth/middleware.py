@@ -16,6 +16,7 @@ from asgi_token_auth.bearer import (
     REVOKED_TOKEN,
     UNAVAILABLE,
     CredentialReader,
+    Fault,
     HeaderList,
     QueryParameter,
     Reading,
@@ -196,7 +197,7 @@ class TokenAuthMiddleware:
                 _redact(seen, reading.query, parameter)
             if kind == "http":
                 send = _private(send)
-            if _is_preflight(scope):
+            if reading.fault is not Fault.REPEATED and _is_preflight(scope):
                 # The browser repeats the URL in a preflight, but no credential is meant by it.
                 reading = Reading()
         if reading.token is None:

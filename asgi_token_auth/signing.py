@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from itsdangerous import BadData, Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
-from asgi_token_auth.decoding import listed, logger, secret_of
+from asgi_token_auth.decoding import is_unfilled, listed, logger, secret_of
 from asgi_token_auth.errors import ConfigurationError
 
 #: The start of managed tokens, and of Datasette's signed tokens.
@@ -85,7 +85,11 @@ class SigningSecrets:
                 raise ConfigurationError("secret: must be a string or a list of strings, newest last.")
             if not value:
                 raise ConfigurationError(f"{name}: is empty; set it to a long random string, or take it away.")
-            if len(value.strip()) < MIN_SECRET_LENGTH:
+            if is_unfilled(value):
+                mend = 'write {"$env": "NAME"}' if name == "secret" else "set it to a long random string"
+                raise ConfigurationError(f"{name}: is the name of a variable and not its value; {mend}.")
+            # What stands around it does not sign, so it does not count.
+            if len(secret_of(value).text) < MIN_SECRET_LENGTH:
                 raise ConfigurationError(
                     f"{name}: is shorter than {MIN_SECRET_LENGTH} characters: use a long random string, for example "
                     'from python -c "import secrets; print(secrets.token_hex(32))".'

@@ -480,3 +480,18 @@ def test_a_refusal_depends_on_the_kind_of_fault_alone(headers: list[Header], que
     reading = read(headers, query)
     assert reading.fault is not None
     assert invalid_request(reading.fault) == Refusal(400, str(fault), error="invalid_request")
+
+
+@pytest.mark.parametrize("tail", [b'\\"', b'"', b"\\", b'a"', b",", b'",'])
+def test_a_long_field_of_another_scheme_costs_no_more_than_its_length(tail: bytes) -> None:
+    """A pattern that goes back makes this take minutes, which the time limit of every test ends."""
+    for size in (65_000, 1_000_000):
+        field = b'Digest ,"' + tail * (size // len(tail))
+        for _ in range(20):
+            reading = CredentialReader().read([(b"authorization", field)])
+        assert reading.fault is (Fault.REPEATED if len(field) > 65_536 else None)
+
+
+def test_a_quote_that_nobody_closes_hides_what_follows_it() -> None:
+    assert CredentialReader().read(authorization(b'Digest a="b, Bearer one')) == Reading()
+    assert CredentialReader().read(authorization(b'Digest a="b\\", Bearer one')) == Reading()

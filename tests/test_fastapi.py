@@ -109,8 +109,10 @@ async def test_without_the_middleware_a_route_fails_loudly_and_takes_nobody_for_
                 await client.get(path)
 
 
-@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}], ids=["without denial", "with denial"])
-async def test_a_websocket_is_refused_as_the_server_can(extensions: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "extensions", [None, {}, {"websocket.http.response": {}}], ids=["none", "without denial", "with denial"]
+)
+async def test_a_websocket_is_refused_as_the_server_can(extensions: dict[str, Any] | None) -> None:
     scope = {**websocket(path="/live"), "subprotocols": [], "extensions": extensions}
     sent: list[Any] = []
 

@@ -217,6 +217,15 @@ async def test_a_preflight_of_a_url_with_the_parameter_passes_and_the_parameter_
     assert app.scope["actor"] is None
 
 
+async def test_a_preflight_with_two_credentials_is_refused_like_any_other_request() -> None:
+    app = App()
+    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token")
+    asked = [(b"origin", b"https://a.example"), (b"access-control-request-method", b"GET"), bearer(GOOD)]
+    answer = await ask(wrapped, http(asked, method="OPTIONS", query=b"_auth_token=x"))
+    assert answer.status == 400
+    assert not app.scopes
+
+
 async def test_unknown_scope_types_are_handed_on_untouched() -> None:
     app = App()
     scope: Message = {"type": "something.new"}

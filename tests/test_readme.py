@@ -28,7 +28,26 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 pytestmark = pytest.mark.skipif(not BLOCKS, reason="the README has no examples")
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_tests_that_it_shows_pass(tmp_path: Path) -> None:
+    (tmp_path / "protected.py").write_text(next(block for block in BLOCKS if "ManagedTokens(store)]" in block))
+    (tmp_path / "test_protected.py").write_text(next(block for block in BLOCKS if "acting_as" in block))
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "BOT_TOKEN": "a-token-from-the-environment",
+            "DATASETTE_SECRET": "a-secret-from-the-environment",
+            "PYTEST_ADDOPTS": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("number", [number for number, block in enumerate(BLOCKS) if "from protected" not in block])
 def test_every_python_example_runs(number: int, tmp_path: Path) -> None:
     for name in ("data.db", "tokens.db", "app.db"):
         subprocess.run(
@@ -36,7 +55,7 @@ def test_every_python_example_runs(number: int, tmp_path: Path) -> None:
         )
     environment = {
         "BOT_TOKEN": "a-token-from-the-environment",
-        "TOKEN_SECRET": "a-secret-from-the-environment",
+        "DATASETTE_SECRET": "a-secret-from-the-environment",
         "ENCRYPTION_KEY": generate_key(),
     }
     done = subprocess.run(

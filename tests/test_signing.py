@@ -244,3 +244,9 @@ def test_no_repr_tells_a_secret_or_a_token() -> None:
         assert SECRET not in repr(value)
         assert SECRET not in str(value)
     assert repr(secrets) == "SigningSecrets(<1 hidden>)"
+
+
+def test_an_environment_that_holds_the_name_of_a_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASETTE_SECRET", "${DATASETTE_SECRET}")
+    with pytest.raises(ConfigurationError, match="DATASETTE_SECRET: is the name of a variable and not its value"):
+        SigningSecrets.of(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
@@ -14,7 +13,7 @@ from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
 from asgi_token_auth.databases.address import DSN_OPTIONS, is_dsn, with_options
-from asgi_token_auth.decoding import keys_of, listed, logger, token_of
+from asgi_token_auth.decoding import is_unfilled, keys_of, listed, logger, secret_of, token_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import DEFAULT_MAX_TOKEN_BYTES
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
@@ -55,10 +54,10 @@ class Configuration:
     tokens: Mapping[str, Actor] = field(default_factory=dict[str, Actor], repr=False)
     param: str | None = None
     query_sql: str | None = None
-    query_database: str | None = None
+    query_database: str | None = field(default=None, repr=False)
     query_timeout: float = 1.0
     manage_tokens: bool = False
-    manage_tokens_database: str | None = None
+    manage_tokens_database: str | None = field(default=None, repr=False)
     secret: SecretInput | None = field(default=None, repr=False)
     permissions: Mapping[str, Any] | None = None
     signed_tokens: bool | None = None
@@ -77,7 +76,7 @@ class Configuration:
     scopes: Mapping[str, str] = field(default_factory=dict[str, str])
     expose_token_tables: bool = False
     encryption_keys: tuple[str, ...] = field(default=(), repr=False)
-    secrets_database: str | None = None
+    secrets_database: str | None = field(default=None, repr=False)
     trusted_origins: frozenset[str] = frozenset()
 
 
@@ -235,21 +234,11 @@ def _tokens(entries: list[dict[str, Any]] | None) -> dict[str, Actor]:
 
 
 def _secret(value: Any) -> SecretInput | None:
-    if value is None:
-        return None
-    signing = SigningSecrets.of(value)
-    for each in signing.reveal():
-        _refuse_unfilled(each, "secret")
-    return signing
-
-
-# As shells, compose files, cmd.exe, templates and YAML's authors write the name of a variable.
-_UNFILLED: Final = re.compile(r"\s*(?:\$\{?[A-Z_][A-Z0-9_]*\}?|\$env:\w+|%[A-Z_][A-Z0-9_]*%|\{\{.*\}\})\s*")
+    return None if value is None else SigningSecrets.of(value)
 
 
 def _refuse_unfilled(value: object, where: str) -> None:
-    """Refuse the name of a variable that nothing has put a value in place of: anybody may guess it."""
-    if isinstance(value, str) and _UNFILLED.fullmatch(value):
+    if isinstance(value, str) and is_unfilled(value):
         raise ConfigurationError(f'{where}: is the name of a variable and not its value; write {{"$env": "NAME"}}.')
 
 
@@ -259,7 +248,9 @@ def _database(value: Any, where: str) -> str | None:
         given = cast("dict[str, Any]", value)
         _only(given, ("dsn", *DSN_OPTIONS), where)
         dsn = given.get("dsn")
-        if not isinstance(dsn, str) or not is_dsn(dsn):
+        # Before options are put behind it.
+        dsn = secret_of(dsn).log_dropped(where) if isinstance(dsn, str) else None
+        if dsn is None or not is_dsn(dsn):
             raise ConfigurationError(f"{where}.dsn: give the DSN of a PostgreSQL database, or a name in place of all.")
         options = {name: each for name, each in given.items() if name != "dsn"}
         for name, each in options.items():

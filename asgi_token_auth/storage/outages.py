@@ -39,6 +39,7 @@ class OutageLog:
         self._causes: set[str] = set()
         self._total = 0
         self._more = 0
+        self._recent = 0
         self._due = 0.0
         # A timer of a loop that has ended never rings, and one of a former outage must not end this one.
         self._timer = 0
@@ -50,6 +51,7 @@ class OutageLog:
             self._count(now)
         began = not self._total
         self._total += 1
+        self._recent += not began
         if cause not in self._causes and len(self._causes) < MOST_CAUSES:
             self._causes.add(cause)
             self._logger.error("%s: %s", self._what, cause, exc_info=exc_info)
@@ -72,8 +74,11 @@ class OutageLog:
             self._count(self._clock())
 
     def _count(self, now: float) -> None:
-        if self._more:
-            self._logger.error("%s: it goes on, %d times more, %d in all", self._what, self._more, self._total)
+        recent, self._recent = self._recent, 0
+        if recent:
+            # A cause that was new has had a line of its own.
+            if self._more:
+                self._logger.error("%s: it goes on, %d times more, %d in all", self._what, self._more, self._total)
             self._more = 0
             self._wait(now)
             return

@@ -145,7 +145,8 @@ class TokenChanges:
             assignments = ", ".join(f"{column} = :{column}" for column in values)
             yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
             yield self._event(token_id, "edited", by, now, ", ".join(_EDITED_NAMES[name] for name in values))
-            yield from self._narrow_children(token_id, by, now)
+            if values.keys() != {"description"}:
+                yield from self._narrow_children(token_id, by, now)
         return (yield self._shown(token_id))[0]
 
     def _narrow_children(self, token_id: int, by: str | None, now: int) -> Steps[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send
 
 #: Under it the pages around an app wait until the app's own middleware has run.
 _PAGES_KEY: Final = "asgi_token_auth.pages"
+
+logger: Final = logging.getLogger("asgi_token_auth")
 
 
 def root_of(scope: Mapping[str, Any]) -> str:
@@ -49,6 +52,11 @@ def mount_pages(app: ASGIApp, pages: Mapping[str, ASGIApp]) -> ASGIApp:
             # The last is the innermost, and what is added later is added in front.
             entries.append(Middleware(PagesInside))
         return Mounted(app, pages, inside=True)
+    if isinstance(app, Starlette) and app.user_middleware:
+        logger.warning(
+            "the pages stand outside of the app's own middleware, which does not guard them and whose sessions they "
+            "do not know, because the app was called before it was wrapped: wrap it first"
+        )
     return Mounted(app, pages, inside=False)
 
 

@@ -219,9 +219,10 @@ class SecretPages:
 
     async def _just_stored(self, manager: Person, records: Iterable[SecretRecord]) -> tuple[str, ValueShape] | None:
         """What this person stored just now: its name and its shape, which tell whether all of it arrived."""
-        own = [one for one in records if one.source == "stored" and one.updated_by == manager.id and one.updated_at]
-        latest = max(own, key=lambda one: one.updated_at or 0, default=None)
-        if latest is None or not 0 <= self._store.clock() - (latest.updated_at or 0) <= _NOTICE_SECONDS:
+        own = [one for one in records if one.source == "stored" and one.created_by == manager.id and one.created_at]
+        # Of the value: whoever changes a note has stored nothing.
+        latest = max(own, key=lambda one: one.created_at or 0, default=None)
+        if latest is None or not 0 <= self._store.clock() - (latest.created_at or 0) <= _NOTICE_SECONDS:
             return None
         try:
             shape = await self._store.shape(latest.name)
@@ -279,6 +280,8 @@ def _read_form(fields: Mapping[str, Any]) -> _Form:
     # HTML has every line of a form end with CR LF, whatever was typed or pasted; everything else is as it was given.
     value = fields.get("secret", "").replace("\r\n", "\n")
     form.value = value if value.strip() else None
+    if value and form.value is None:
+        form.errors["secret"] = "A secret must be text, and not empty. To change the note only, leave the field empty."
     if "note" in fields:
         form.note = _note(fields["note"])
         _check_note(form)

@@ -1,14 +1,17 @@
 """Where values come from: files, variables, and what is no part of them."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+from itsdangerous import URLSafeSerializer
 
 from asgi_token_auth import from_config
 from asgi_token_auth.config.block import read_configuration
 from asgi_token_auth.config.values import MAX_CONFIG_FILE
 from asgi_token_auth.decoding import MAX_SECRET_FILE
+from asgi_token_auth.encryption import generate_key
 from asgi_token_auth.errors import ConfigurationError
 from tests.support.configured import BOT, HIDDEN, SECRET, TOKEN, actor_of, ask, nobody, signed, whoami
 
@@ -134,3 +137,30 @@ def test_a_file_of_two_lines_is_no_secret_and_a_byte_order_mark_no_part_of_one(t
     file.write_text("a-token-in-a-file\nand-another\n")
     with pytest.raises(ConfigurationError, match="more than one line"):
         read_configuration(block)
+
+
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "\ufeff{}", ' "{}" '], ids=repr)
+async def test_a_secret_of_a_variable_verifies_what_its_raw_text_has_signed(
+    around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = around.format(SECRET)
+    monkeypatch.setenv("A_SECRET", raw)
+    app = from_config(whoami, {"secret": {"$env": "A_SECRET"}})
+    for signing in (raw, SECRET):
+        token = "dstok_" + str(URLSafeSerializer(signing, salt="token").dumps({"a": "root", "t": int(time.time())}))
+        assert (await actor_of(app, token))["id"] == "root"
+
+
+def test_no_repr_of_a_configuration_tells_the_password_of_a_dsn() -> None:
+    dsn = f"postgresql://u:{HIDDEN}@db.example/tokens"
+    block = {
+        "manage_tokens": True,
+        "secret": SECRET,
+        "manage_tokens_database": {"dsn": f' "{dsn}" ', "schema": "s"},
+        "query": {"sql": "select 1", "database": dsn},
+        "secrets": {"encryption_key": generate_key(), "database": dsn},
+    }
+    configuration = read_configuration(block)
+    assert HIDDEN not in repr(configuration)
+    # What stands around a DSN is no part of it, with options behind it neither.
+    assert configuration.manage_tokens_database == f"{dsn}?schema=s"

@@ -48,6 +48,21 @@ def test_one_line_then_counts_then_its_end(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
+def test_another_cause_a_moment_ago_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    log = OutageLog(LOGGER, "it failed", interval=60, clock=clock)
+    log.note("the disk is gone")
+    clock.now += 59
+    log.note("the network is gone")
+    lines(caplog)
+    clock.now += 1
+    log._count(clock())
+    assert lines(caplog) == []
+    clock.now += 60
+    log._count(clock())
+    assert lines(caplog) == [("WARNING", "it failed: it has ended, not once in 60 seconds; 2 in all")]
+
+
 def test_every_cause_has_its_line_but_no_flood_of_causes(caplog: pytest.LogCaptureFixture) -> None:
     log = OutageLog(LOGGER, "it failed", clock=Clock())
     for number in range(1_000):

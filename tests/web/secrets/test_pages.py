@@ -75,7 +75,7 @@ async def test_the_life_of_a_secret_in_pages(tmp_path: Path, kind: str) -> None:
         assert (record.version, record.note, record.updated_by) == (2, "only the note", "ann")
         listed = (await get(site)).text
         assert "only the note" in listed
-        await post(site, "/OPENAI_KEY", {"secret": " ", "note": ""})
+        await post(site, "/OPENAI_KEY", {"secret": "", "note": ""})
         assert (await site.store.get("OPENAI_KEY")).note is None
         for text in (page, listed):
             assert "sk-" not in text

@@ -80,10 +80,10 @@ async def test_only_who_stored_it_is_told_and_only_at_first(tmp_path: Path, kind
         details = (await get(site, "/OPENAI_KEY.json")).json()["details"]
         assert details["last_used_at"] is None
         assert "character" not in (await get(site, ".json")).text
-        site.run_sql(f"update {site.store.table} set updated_at = datetime(updated_at, '-61 seconds')")
+        site.run_sql(f"update {site.store.table} set created_at = datetime(created_at, '-61 seconds')")
         assert await shown(site) == ""
         await post(site, "/OPENAI_KEY", {"secret": "", "note": "only the note"})
-        assert await shown(site) == "OPENAI_KEY is stored: 3 characters in 1 line."
+        assert await shown(site) == ""
         site.run_sql(f"update {site.store.table} set encrypted = 'garbage'")
         assert await shown(site) == ""
         await post(site, "/OPENAI_KEY", {"delete": "1"})
@@ -101,3 +101,16 @@ async def test_notes_are_kept_as_they_are(tmp_path: Path, kind: str) -> None:
         for nothing in ("", "  "):
             await post(site, "/OPENAI_KEY", {"secret": "x", "note": nothing})
             assert (await site.store.get("OPENAI_KEY")).note is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_note_alone_tells_nobody_about_the_value_and_blanks_are_no_value(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path) as site:
+        await post(site, "/OPENAI_KEY", {"secret": "a value", "note": ""})
+        await post(site, "/OPENAI_KEY", {"secret": "", "note": "by bob"}, "bob")
+        assert await shown(site, "bob") == ""
+        assert "7 characters" in await shown(site)
+        refused = await post(site, "/OPENAI_KEY", {"secret": "   ", "note": "changed"})
+        assert refused.status_code == 400
+        assert "leave the field empty" in refused.text
+        assert (await site.store.get("OPENAI_KEY")).note == "by bob"
