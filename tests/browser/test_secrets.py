@@ -57,11 +57,12 @@ def test_the_life_of_a_secret(site: Site, new_page: NewPage, way: str) -> None:
     person.press(link(page, "MAP_KEY"))
     heading(page, "MAP_KEY")
     # Nobody who looks over a shoulder reads it, and no browser offers to keep it or fills it in.
-    hidden = "field => getComputedStyle(field).webkitTextSecurity"
-    assert field(page, "secret").evaluate(hidden) == "disc"
+    shown_as = "style => getComputedStyle(document.getElementById('secret')).webkitTextSecurity === style"
+    # The style sheet may come after the page.
+    page.wait_for_function(shown_as, arg="disc")
     assert page.locator("input[type=password]").count() == 0
     person.press(page.get_by_label("Show what I type"))
-    assert field(page, "secret").evaluate(hidden) == "none"
+    page.wait_for_function(shown_as, arg="none")
     person.write(field(page, "secret"), f"map-{way}-1")
     person.write(field(page, "note"), f"By {way}")
     person.press(button(page, "Save"))
