@@ -102,8 +102,10 @@ class File:
     async def wait_closed(self) -> None:
         """Wait until the threads of the connections that are closing have ended."""
         loop = asyncio.get_running_loop()
-        closing = [future for future in self._closing if future.get_loop() is loop]
-        self._closing.clear()
+        # Other threads put theirs in and wait for those themselves; nobody waits in a loop that has ended.
+        others = list(self._closing)
+        closing = [future for future in others if future.get_loop() is loop]
+        self._closing.difference_update(closing, [future for future in others if future.get_loop().is_closed()])
         await _wait_for_threads(closing, timeout=LOOKUP_TIMEOUT)
 
     def leave_to_parent(self) -> None:

@@ -69,6 +69,17 @@ async def test_two_threads_that_find_the_same_ended_loop_both_go_on(database: SQ
     assert (await database.query("select 1", {})).rows == [(1,)]
 
 
+def test_closing_in_one_event_loop_forgets_nothing_that_another_one_waits_for(tmp_path: Path) -> None:
+    database = SQLite(tmp_path / "t.db")
+    running, ended = asyncio.new_event_loop(), asyncio.new_event_loop()
+    waiting, lost = running.create_future(), ended.create_future()
+    ended.close()
+    database._file._closing |= {waiting, lost}
+    asyncio.run(database.close())
+    assert database._file._closing == {waiting}
+    running.close()
+
+
 def test_a_database_that_is_closed_later_leaves_no_connection_of_a_loop_that_has_ended(tmp_path: Path) -> None:
     others = set(threading.enumerate())
     database = SQLite(tmp_path / "t.db")
