@@ -127,3 +127,13 @@ async def test_a_websocket_is_refused_as_the_server_can(extensions: dict[str, An
         assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 401)
     else:
         assert (sent[0]["type"], sent[0]["code"]) == ("websocket.close", 1008)
+
+
+def test_the_middleware_may_be_added_to_the_app_itself() -> None:
+    inner = FastAPI()
+    inner.add_api_route("/me", me)
+    inner.add_middleware(TokenAuthMiddleware, sources=[StaticTokens({"token-of-the-reader": {"id": "reader"}})])
+    with TestClient(inner) as client:
+        assert client.get("/me").status_code == 401
+        answer = client.get("/me", headers={"Authorization": "Bearer token-of-the-reader"})
+        assert answer.json() == {"id": "reader"}
