@@ -148,7 +148,10 @@ _CONTAINERS: Final = (dict, list, tuple, set)
 
 
 class Authenticated:
-    """The token is good: who it stands for and what it is limited to. Never changed once made."""
+    """The token is good: who it stands for and what it is limited to. Never changed once made.
+
+    A source whose answers stay true for longer than one request returns a subclass with a :meth:`holds` of its own.
+    """
 
     __slots__ = ("_actor", "_packed", "auth", "restrictions", "user")
 
@@ -188,6 +191,20 @@ class Authenticated:
         copied: dict[str, Any] = marshal.loads(packed) if packed else _copy(self._actor)  # noqa: S302 - our own bytes
         return copied
 
+    @property
+    def size(self) -> int:
+        """Bytes, roughly, that it takes beyond those of a token without restrictions."""
+        # Each of its permissions is also a scope, and part of the restrictions.
+        return 20 * len(self._packed or b"")
+
+    def holds(self) -> bool:
+        """Whether the source, asked again about this token now, would answer the same and have nothing else to do.
+
+        The middleware asks this in place of the source when the token comes again, on the event loop's thread: it must
+        not wait. What it raises is a fault, as if the source had raised it.
+        """
+        return False
+
     def __repr__(self) -> str:
         return f"Authenticated({self.user.identity!r}, source={self.auth.source!r})"
 
@@ -223,15 +240,17 @@ def actor_outcome(actor: Actor, *, source: Source, credential: Credential) -> Ou
         return Rejected(Reason.DAMAGED)
 
 
-def accept(actor: Actor, *, source: Source, credential: Credential) -> Authenticated:
-    """As :func:`actor_outcome`.
+def accept(
+    actor: Actor, *, source: Source, credential: Credential, kind: type[Authenticated] = Authenticated
+) -> Authenticated:
+    """As :func:`actor_outcome`, and of the class ``kind``.
 
     Raises:
         InvalidInput: the actor's ``_r`` is no set of restrictions.
     """
     restrictions = Restrictions.from_wire(actor["_r"]) if "_r" in actor else None
 
-    return Authenticated(actor, source=source.name, restrictions=restrictions, recheck=Recheck(source, credential))
+    return kind(actor, source=source.name, restrictions=restrictions, recheck=Recheck(source, credential))
 
 
 def _scopes(actor: Actor, restrictions: Restrictions | None) -> Sequence[str]:

@@ -59,13 +59,14 @@ class Reading:
     query: bytes | None = None
 
 
-_NOTHING = Reading()
+#: Of a request without a credential.
+NO_CREDENTIAL: Final = Reading()
 
 
 class QueryParameter:
     """The one query parameter that may carry a token, found in every spelling without decoding the rest."""
 
-    __slots__ = ("_pair", "name")
+    __slots__ = ("_pair", "_plain", "name")
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
@@ -74,8 +75,13 @@ class QueryParameter:
                 "_auth_token."
             )
         self.name: str = name
+        self._plain = name.encode()
         spelled = b"".join(b"(?:%b|%%%b)" % (re.escape(c.encode()), _hex(c)) for c in name)
         self._pair = re.compile(b"(?:^|&)" + spelled + b"(?:=([^&]*))?(?=&|\\Z)")
+
+    def may_be_in(self, query: bytes) -> bool:
+        """Whether :meth:`find` could find anything; told in a fraction of the time."""
+        return b"%" in query or self._plain in query
 
     def find(self, query: bytes) -> list[bytes]:
         """The raw values of the parameter, in order, at most two."""
@@ -103,7 +109,7 @@ class CredentialReader:
     def __init__(self, *, parameter: QueryParameter | None = None, max_token_bytes: int = 8192) -> None:
         self._parameter = parameter
         self._max_token_bytes = max_token_bytes
-        # What was read of fields that came lately, because most come again.
+        # What was read of fields that came lately, because most come again. Strangers cannot put anything in here.
         self._known: dict[bytes, Reading] = {}
 
     def read(
@@ -136,7 +142,7 @@ class CredentialReader:
             return _read_value(values[0], cleaned, self._max_token_bytes)
         if found is None:
             # Several headers, none of them Bearer, are not for us to judge.
-            return _NOTHING
+            return NO_CREDENTIAL
         if fields > 1:
             return Reading(fault=Fault.REPEATED)
         if type(found) is not bytes:
@@ -144,12 +150,15 @@ class CredentialReader:
             found = bytes(found)
         reading = self._known.get(found)
         if reading is None or reading.header != position:
-            reading = _read_field(found, position, self._max_token_bytes)
-            if reading.token is not None and len(found) <= _MEMORABLE:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                self._known[found] = reading
+            return _read_field(found, position, self._max_token_bytes)
         return reading
+
+    def remember(self, value: bytes, reading: Reading) -> None:
+        """Keep what was read of the Authorization field ``value``, whose token was accepted, for the next time."""
+        if type(value) is bytes and len(value) <= _MEMORABLE:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[value] = reading
 
 
 def _read_field(value: bytes, position: int, max_token_bytes: int) -> Reading:

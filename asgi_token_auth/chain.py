@@ -69,6 +69,15 @@ class Chain:
         longest_first = sorted(owners.items(), key=lambda item: -len(item[0]))
         return cls(tuple(exact), tuple(longest_first), (*open_, *last), (*exact, *owners.values(), *open_, *last))
 
+    def decides_alone(self, token: str) -> bool:
+        """Whether no other source could change its mind about ``token`` before the one that accepted it is asked.
+
+        Only sources of hard-coded tokens may stand before it, since what they do not know they never will.
+        """
+        if not all(getattr(source, "constant", False) for source in self.exact):
+            return False
+        return len(self.open) <= 1 or any(token.startswith(prefix) for prefix, _ in self.owners)
+
 
 def authenticate(chain: Chain, credential: Credential) -> Awaitable[Outcome]:
     """Ask the sources of ``chain`` in order; the first that answers decides. To be awaited.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from asgi_token_auth.access.signed_in import SignedIn, SignedInCall, SignedInFailed
+from asgi_token_auth.asgi.remembered import RememberedTokens
+from asgi_token_auth.asgi.requests import is_preflight, redact_header, redact_query, without_cookies
+from asgi_token_auth.asgi.responses import Refusals, private, varying
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import ANONYMOUS, Authenticated, Credential, Reason, Rejected, Source
 from asgi_token_auth.bearer import (
     CREDENTIAL_REQUIRED,
     EXPIRED_TOKEN,
     INVALID_TOKEN,
+    NO_CREDENTIAL,
     REVOKED_TOKEN,
     UNAVAILABLE,
     CredentialReader,
@@ -31,19 +36,8 @@ from asgi_token_auth.storage.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
-# Permissive on purpose: servers and frameworks each declare their own ASGI types.
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-
 #: The scope key under which the outcome stands, so that an inner instance does not check again.
 OUTCOME_KEY: Final = "asgi_token_auth"
-
-# RFC 6455 section 7.4.1 and its registry: 1008 policy violation, 1013 try again later.
-_POLICY_VIOLATION: Final = 1008
-_TRY_AGAIN_LATER: Final = 1013
-
 
 #: The longest token that is looked at, unless said otherwise.
 DEFAULT_MAX_TOKEN_BYTES: Final = 8192
@@ -143,21 +137,21 @@ class TokenAuthMiddleware:
         self._parameter = None if parameter is None else QueryParameter(parameter)
         self._required = required
         self._pass_unknown = unknown == "pass"
-        self._realm = realm
         self._hide_credentials = hide_credentials
         self._reader = CredentialReader(parameter=self._parameter, max_token_bytes=max_token_bytes)
         self._on_event = on_event
         self._signed_in = None if signed_in is None else SignedInCall(signed_in)
         self._drop_cookies = drop_cookies
         self._forbid = forbid
-        self._refusal_headers = list(refusal_headers)
         self._vary = vary
         # While something is away, every request would write a line of its own.
         self._unavailable = OutageLog(logger, "a token could not be checked")
         self._signed_in_fails = OutageLog(logger, "signed_in failed")
         self._on_event_fails = OutageLog(logger, "on_event failed, which affects no request")
-        # Written once, because strangers can ask for these as often as they like.
-        self._written = {refusal: self._write(refusal) for refusal in (INVALID_TOKEN, CREDENTIAL_REQUIRED)}
+        self._refusals = Refusals(realm, refusal_headers)
+        self._remembered = RememberedTokens()
+        self._known = self._remembered.known
+        self._position = 0
         self._checks = bool(sources)
         #: What is opened and closed with the server, in this order.
         self.resources: tuple[Resource, ...] = (
@@ -175,7 +169,67 @@ class TokenAuthMiddleware:
                 await self._unchecked(scope, receive, send)
             return
         if self._vary and kind == "http":
-            send = _varying(send)
+            send = varying(send)
+        headers: HeaderList = scope["headers"]
+        outcome: Authenticated | None = None
+        position: int | None = None
+        # Most requests carry a token that was accepted before, or none, and need no more than this.
+        if type(headers) is list and (
+            self._parameter is None or not (query := scope.get("query_string")) or not self._parameter.may_be_in(query)
+        ):
+            found = None
+            for header in headers:
+                if len(header[0]) == 13 and header[0].lower() == b"authorization":
+                    if found is not None:
+                        break
+                    found = header
+            else:
+                if found is None:
+                    await self._without_token(scope, receive, send, NO_CREDENTIAL)
+                    return
+                value = found[1]
+                # A bytearray has no hash.
+                if type(value) is bytes and (known := self._known.get(value)) is not None:
+                    try:
+                        holds = known.holds()
+                    except Exception as error:
+                        await self._refuse_unchecked(for_the_log(error), scope, send)
+                        return
+                    if holds:
+                        outcome = known
+                        # Counting along takes longer than looking where it stood in the last request.
+                        position = self._position
+                        if position >= len(headers) or headers[position] is not found:
+                            position = self._position = _position(headers, found)
+        if outcome is None:
+            checked = await self._check(scope, receive, send)
+            if checked is None:
+                return
+            scope, send, position, outcome = checked
+            headers = scope["headers"]
+        if self._forbid is not None and await self._forbidden(outcome, scope, send):
+            return
+        if self._on_event is not None:
+            self._emit("accepted", scope, outcome=outcome)
+        # One key after the other takes half the time of a display with ** in it.
+        child = {**scope}
+        if position is not None and self._hide_credentials:
+            headers = redact_header(headers, position)
+        child["headers"] = without_cookies(headers) if self._drop_cookies else headers
+        child["actor"] = outcome.actor()
+        child["auth"] = outcome.auth
+        child["user"] = outcome.user
+        child[OUTCOME_KEY] = outcome
+        await self.app(child, receive, send)
+
+    async def _check(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[Scope, Send, int | None, Authenticated] | None:
+        """Read the whole request and ask the sources; ``None``: it was answered or passed on.
+
+        Of a token that is accepted: what the app is to be called with, and where in the headers the token stands.
+        """
+        kind = scope["type"]
         server_scope = scope
         headers: HeaderList = scope["headers"]
         if type(headers) is not list:
@@ -194,41 +248,34 @@ class TokenAuthMiddleware:
         if reading.query is not None:
             # Access logs are written from the scope that the server made, so that one is cleaned too.
             for seen in (scope, server_scope):
-                _redact(seen, reading.query, parameter)
+                redact_query(seen, reading.query, parameter)
             if kind == "http":
-                send = _private(send)
-            if reading.fault is not Fault.REPEATED and _is_preflight(scope):
+                send = private(send)
+            if reading.fault is not Fault.REPEATED and is_preflight(scope):
                 # The browser repeats the URL in a preflight, but no credential is meant by it.
-                reading = Reading()
+                reading = NO_CREDENTIAL
         if reading.token is None:
             await self._without_token(scope, receive, send, reading)
-            return
+            return None
         client = scope.get("client")
         credential = Credential(reading.token, client[0] if client else None)
+        value = None if reading.header is None else headers[reading.header][1]
         try:
             outcome = await authenticate(self._chain, credential)
+            if isinstance(outcome, Authenticated):
+                if value is not None and not (
+                    self._chain.decides_alone(reading.token) and self._remembered.remember(value, outcome)
+                ):
+                    self._reader.remember(value, reading)
+                return scope, send, reading.header, outcome
         except Exception as error:
             # A fault, whatever it is, says nothing about the token: neither "good" nor "bad" may follow from it.
             await self._refuse_unchecked(for_the_log(error), scope, send)
-            return
-        if not isinstance(outcome, Authenticated):
-            await self._not_accepted(outcome, scope, receive, send)
-            return
-        if self._forbid is not None and await self._forbidden(outcome, scope, send):
-            return
-        if self._on_event is not None:
-            self._emit("accepted", scope, outcome=outcome)
-        # One key after the other takes half the time of a display with ** in it.
-        child = dict(scope)
-        if reading.header is not None and self._hide_credentials:
-            headers = headers.copy()
-            headers[reading.header] = (headers[reading.header][0], b"Bearer")
-        child["headers"] = _without_cookies(headers) if self._drop_cookies else headers
-        child["actor"] = outcome.actor()
-        child["auth"] = outcome.auth
-        child["user"] = outcome.user
-        child[OUTCOME_KEY] = outcome
-        await self.app(child, receive, send)
+            return None
+        if value is not None:
+            self._remembered.forget(value)
+        await self._not_accepted(outcome, scope, receive, send)
+        return None
 
     async def _unchecked(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is not for us, or what an outer instance has checked already."""
@@ -257,7 +304,7 @@ class TokenAuthMiddleware:
             if not self._pass_unknown:
                 await self._refuse(INVALID_TOKEN, scope, send)
                 return
-            child = {**scope, "headers": _without_cookies(scope["headers"])}
+            child = {**scope, "headers": without_cookies(scope["headers"])}
             child.update(actor=None, auth=ANONYMOUS, user=ANONYMOUS)
             if self._required:
                 await self._refuse_anonymous(scope, send)
@@ -278,7 +325,7 @@ class TokenAuthMiddleware:
             self._emit("unreadable", scope, reason=reading.fault)
             await self._refuse(invalid_request(reading.fault), scope, send)
             return
-        if self._required and not scope.get("actor") and not _is_preflight(scope):
+        if self._required and not scope.get("actor") and not is_preflight(scope):
             try:
                 known = self._signed_in is not None and await self._signed_in(scope)
             except SignedInFailed as error:
@@ -299,26 +346,8 @@ class TokenAuthMiddleware:
         self._emit("required", scope)
         await self._refuse(CREDENTIAL_REQUIRED, scope, send)
 
-    def _write(self, refusal: Refusal) -> tuple[HeaderList, bytes]:
-        body = refusal.body()
-        headers = refusal.headers(self._realm, self._refusal_headers)
-        headers.append((b"content-length", str(len(body)).encode()))
-        return headers, body
-
     async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
-        headers, body = self._written.get(refusal) or self._write(refusal)
-        # The list is the server's to change.
-        headers = headers.copy()
-        if scope["type"] == "websocket":
-            if "websocket.http.response" not in (scope.get("extensions") or {}):
-                code = _TRY_AGAIN_LATER if refusal.status == 503 else _POLICY_VIOLATION
-                await send({"type": "websocket.close", "code": code, "reason": ""})
-                return
-            await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": body})
-            return
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await self._refusals.send(refusal, scope, send)
 
     def _emit(
         self,
@@ -351,50 +380,6 @@ class TokenAuthMiddleware:
 _REFUSALS: Final = {Reason.EXPIRED: EXPIRED_TOKEN, Reason.REVOKED: REVOKED_TOKEN}
 
 
-def _redact(scope: Scope, query: bytes, parameter: QueryParameter | None) -> None:
-    """Take the parameter out of ``scope`` itself."""
-    scope["query_string"] = query
-    raw_path = scope.get("raw_path")
-    if parameter is not None and raw_path and b"?" in raw_path:
-        path, _, rest = raw_path.partition(b"?")
-        cleaned = parameter.remove(rest)
-        scope["raw_path"] = path + b"?" + cleaned if cleaned else path
-
-
-def _private(send: Send) -> Send:
-    """Answers to a URL that held a token are kept by no cache and named to no other site (RFC 6750 section 2.3)."""
-
-    async def private(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            others = [
-                (name, value)
-                for name, value in message.get("headers", [])
-                if name.lower() not in (b"cache-control", b"referrer-policy")
-            ]
-            others += [(b"cache-control", b"private, no-store"), (b"referrer-policy", b"no-referrer")]
-            message = {**message, "headers": others}
-        await send(message)
-
-    return private
-
-
-def _varying(send: Send) -> Send:
-    """Every answer says that it depends on the token, so that no shared cache gives one's answer to another."""
-
-    def varying(message: MutableMapping[str, Any]) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*(message.get("headers") or ()), (b"vary", b"Authorization")]}
-        return send(message)
-
-    return varying
-
-
-def _without_cookies(headers: HeaderList) -> HeaderList:
-    return [header for header in headers if len(header[0]) != 6 or header[0].lower() != b"cookie"]
-
-
-def _is_preflight(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "OPTIONS":
-        return False
-    names = {name.lower() for name, _ in scope["headers"]}
-    return b"origin" in names and b"access-control-request-method" in names
+def _position(headers: HeaderList, found: tuple[bytes, bytes]) -> int:
+    """Where the very object ``found`` stands."""
+    return next(index for index, header in enumerate(headers) if header is found)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import Actor, Authenticated
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, Receive, Scope, Send
+from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.tokens.store import TokenStore
 

@@ -226,6 +226,7 @@ def test_length_is_checked_before_anything_is_decoded() -> None:
 def test_a_field_that_comes_again_is_not_read_again() -> None:
     reader = CredentialReader()
     first = reader.read(authorization(b"Bearer one"))
+    reader.remember(b"Bearer one", first)
     assert reader.read(authorization(b"Bearer one")) is first
     assert reader.read(authorization(b"Bearer two")).token == "two"
     assert reader.read(authorization(b"bearer one")).token == "one"
@@ -234,6 +235,7 @@ def test_a_field_that_comes_again_is_not_read_again() -> None:
 def test_what_is_remembered_of_a_field_does_not_say_where_it_stands_now() -> None:
     """Else the app would get the token, and lose another header."""
     reader = CredentialReader()
+    reader.remember(b"Bearer one", reader.read(authorization(b"Bearer one")))
     for others in ([], [(b"host", b"x")], [(b"host", b"x"), (b"cookie", b"a=b")], []):
         assert reader.read([*others, *authorization(b"Bearer one")]).header == len(others)
 
@@ -243,15 +245,18 @@ def test_a_field_need_not_be_bytes_that_can_be_remembered() -> None:
     assert CredentialReader().read(headers).token == "one"
 
 
-def test_what_strangers_send_is_remembered_up_to_a_limit() -> None:
+def test_what_strangers_send_is_not_remembered_and_the_rest_up_to_a_limit() -> None:
     reader = CredentialReader()
     for number in range(3_000):
-        assert reader.read(authorization(b"Bearer %d" % number)).token == str(number)
+        value = b"Bearer %d" % number
+        reading = reader.read(authorization(value))
+        assert reading.token == str(number)
+        assert reader.read(authorization(value)) is not reading
+        reader.remember(value, reading)
         assert len(reader._known) <= 1_000
-    known = dict(reader._known)
-    for value in (b"Bearer " + b"a" * 506, b"Bearer " + b"a" * 9_000, b"Bearer a b", b"Basic dTpw", b""):
-        reader.read(authorization(value))
-    assert reader._known == known
+        assert reader.read(authorization(value)) is reading
+    reader.remember(b"Bearer " + b"a" * 506, reading)
+    assert reader.read(authorization(b"Bearer " + b"a" * 506)).token == "a" * 506
 
 
 def test_the_limit_is_the_callers() -> None:

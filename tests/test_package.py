@@ -47,7 +47,7 @@ def test_a_clock_that_a_test_froze_is_seen_by_what_was_made_before(
     secrets = asgi_token_auth.SecretStore(SQLite(tmp_path / "t.db"), encryption_key=None)
     signed = asgi_token_auth.SignedTokens("a-long-random-string")
     monkeypatch.setattr(time, "time", lambda: 1_234.0)
-    assert (store.clock(), secrets.clock(), signed._clock()) == (1_234.0,) * 3
+    assert (store.clock(), secrets.clock(), signed.clock()) == (1_234.0,) * 3
 
 
 def test_every_name_is_there_and_no_other() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_token_auth.access.signed_in import SignedIn
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.authentication import Source
 from asgi_token_auth.chain import CallableSource
 from asgi_token_auth.config.block import Configuration, read_configuration
@@ -15,7 +16,7 @@ from asgi_token_auth.config.values import read_config_file
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.middleware import ASGIApp, TokenAuthMiddleware
+from asgi_token_auth.middleware import TokenAuthMiddleware
 from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import SecretInput, SigningSecrets
 from asgi_token_auth.sources.managed import ManagedTokens

@@ -110,6 +110,10 @@ class Lookup(Protocol):
         """
         ...
 
+    def fetch_now(self, row_id: int) -> Found | None:
+        """As :meth:`fetch`, without waiting; ``None``: that cannot be done now, or never can. Never raises."""
+        ...
+
     def fetch(self, row_id: int) -> Awaitable[Found]:
         """The row as it is now. To be awaited.
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from asgi_token_auth.databases.protocol import Found, Row
 
-#: Bytes of a row beyond which a digest of it stands for it.
-_LONG: Final = 256
+#: Of a fingerprint, in bytes. Nobody can choose rows, and a second one of the same fingerprint would take 2**64 tries.
+_LENGTH: Final = 16
 
 
 def answer(version: object | None, row: Row | None) -> Found:
@@ -24,6 +24,6 @@ def _fingerprint(row: Row) -> bytes:
         written = marshal.dumps(tuple(row), 2)
     except ValueError:
         # A type that no column of ours has. Such a row never has the same fingerprint, so it is judged each time.
-        return os.urandom(16)
-    # Long restrictions would be remembered twice. No row is written in as few bytes as the digest has.
-    return written if len(written) <= _LONG else hashlib.blake2b(written, digest_size=16).digest()
+        return os.urandom(_LENGTH)
+    # Every token that is remembered keeps one, so it is short.
+    return hashlib.blake2b(written, digest_size=_LENGTH).digest()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from datasette.utils import add_cors_headers
 
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.datasette.instance import INSTANCE, Instance
@@ -20,7 +21,7 @@ from asgi_token_auth.datasette.refusals import REFUSED, body_read, refuse_throug
 from asgi_token_auth.datasette.startup import IfItOpens, Startup, ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
-from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send, TokenAuthMiddleware
+from asgi_token_auth.middleware import TokenAuthMiddleware
 from asgi_token_auth.storage.outages import OutageLog
 
 logger: Final = logging.getLogger("asgi_token_auth")

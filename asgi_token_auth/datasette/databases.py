@@ -169,6 +169,9 @@ class UncachedLookup:
     def version(self) -> None:
         """It cannot be told."""
 
+    def fetch_now(self, row_id: int) -> None:
+        """Datasette's own thread has to be waited for."""
+
     async def fetch(self, row_id: int) -> Found:
         """The row as it is now."""
         rows = (await self._database.query(self._sql, {"id": row_id}, timeout=1.0)).rows

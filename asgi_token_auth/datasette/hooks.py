@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from datasette import hookimpl
 from datasette.utils.asgi import NotFound
 
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.datasette import commands, pages, secrets, stand_in
 from asgi_token_auth.datasette.app import InsideDatasette
@@ -22,7 +23,7 @@ from asgi_token_auth.datasette.refusals import InsideWrappers
 from asgi_token_auth.datasette.startup import startup_begins
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import TokenAuthError
-from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp
+from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
 

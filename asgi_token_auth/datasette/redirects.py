@@ -6,7 +6,8 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from asgi_token_auth.middleware import OUTCOME_KEY, ASGIApp, Receive, Scope, Send
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
+from asgi_token_auth.middleware import OUTCOME_KEY
 
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 #: As many as browsers follow, roughly; the next one is sent to the client.

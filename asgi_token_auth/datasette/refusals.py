@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, Final
 
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import ANONYMOUS
 from asgi_token_auth.errors import for_the_log
-from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send
 
 logger: Final = logging.getLogger("asgi_token_auth")
 

@@ -7,7 +7,23 @@ from typing import Any
 from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.signing import SecretInput
-from asgi_token_auth.sources.signed import SignedTokens
+from asgi_token_auth.sources.signed import SignedOutcome, SignedTokens
+
+
+class _UnderTheSettings(SignedOutcome):
+    """A good signature, as long as the settings are those that it was accepted under."""
+
+    __slots__ = ("_limit",)
+
+    def begin(self, source: SignedTokens, now: float) -> SignedOutcome:
+        """Hold from ``now`` on, by the clock and the settings of ``source``."""
+        self._limit = source.max_ttl
+        return super().begin(source, now)
+
+    def holds(self) -> bool:
+        """Whether it has not expired, and the settings allow it as before."""
+        source = self.source
+        return isinstance(source, SettingsDecide) and source.allow_now(self._limit) and super().holds()
 
 
 class SettingsDecide(SignedTokens):
@@ -21,17 +37,23 @@ class SettingsDecide(SignedTokens):
         ConfigurationError: ``max_signed_tokens_ttl`` is no number of seconds.
     """
 
+    _kind = _UnderTheSettings
+
     def __init__(self, datasette: Any, secret: SecretInput) -> None:
         super().__init__(secret)
         self._setting = datasette.setting
-        self._max_ttl = self._limit()
+        self.max_ttl = self._limit()
 
     async def authenticate(self, credential: Credential) -> Outcome:
         """Look at the settings, then at the token."""
         if not self._setting("allow_signed_tokens"):
             return Rejected(Reason.SWITCHED_OFF)
-        self._max_ttl = self._limit()
+        self.max_ttl = self._limit()
         return await super().authenticate(credential)
+
+    def allow_now(self, limit: int | None) -> bool:
+        """Whether signed tokens are allowed at the moment, and ``limit`` is what limits their lives."""
+        return bool(self._setting("allow_signed_tokens")) and self._limit() == limit
 
     def _limit(self) -> int | None:
         limit = self._setting("max_signed_tokens_ttl") or None

@@ -17,6 +17,28 @@ T = TypeVar("T")
 #: Seconds that another machine's clock may be ahead.
 CLOCK_SKEW: Final = 60
 
+_NEVER: Final = float("inf")
+
+
+class SignedOutcome(Authenticated):
+    """A token whose signature is good, and stays so; only time passes."""
+
+    __slots__ = ("_since", "source", "until")
+
+    source: SignedTokens
+
+    def begin(self, source: SignedTokens, now: float) -> SignedOutcome:
+        """Hold from ``now`` on, by the clock of ``source``."""
+        self.source = source
+        # Of earlier times, should the clock go back, it was not asked whether it was issued in the future.
+        self._since = now
+        self.until: float = _NEVER if self.auth.expires_at is None else self.auth.expires_at
+        return self
+
+    def holds(self) -> bool:
+        """Whether it has not expired."""
+        return self._since <= self.source.clock() < self.until
+
 
 class SignedTokens:
     """Tokens that say themselves who they stand for, byte for byte as Datasette makes and reads them.
@@ -28,6 +50,7 @@ class SignedTokens:
     """
 
     name = "signed"
+    _kind = SignedOutcome
     prefixes: tuple[str, ...] = (SIGNED_PREFIX,)
     exact = False
 
@@ -41,8 +64,8 @@ class SignedTokens:
         if max_ttl is not None and (type(max_ttl) is not int or max_ttl < 1):
             raise ConfigurationError("max_ttl must be a whole number of seconds, 1 or more.")
         self._signer = datasette_signer(SigningSecrets.of(secret))
-        self._max_ttl = max_ttl
-        self._clock = clock
+        self.max_ttl = max_ttl
+        self.clock = clock
 
     def create_token(
         self,
@@ -68,7 +91,7 @@ class SignedTokens:
         """
         if not isinstance(actor_id, str) or not actor_id:
             raise InvalidInput("An actor id must be text that is not empty.")
-        payload: dict[str, Any] = {"a": actor_id, "t": int(self._clock())}
+        payload: dict[str, Any] = {"a": actor_id, "t": int(self.clock())}
         if expires_after is not None:
             payload["d"] = _seconds(expires_after)
         given = (restrict_all, restrict_database, restrict_resource)
@@ -101,19 +124,20 @@ class SignedTokens:
             actor, expires_at, restrictions = self._read(payload)
         except (ValueError, TypeError):
             return Rejected(Reason.MALFORMED)
-        now = self._clock()
+        now = self.clock()
         if payload["t"] > now + CLOCK_SKEW:
             return Rejected(Reason.NOT_YET_VALID)
         if expires_at is not None and now >= expires_at:
             return Rejected(Reason.EXPIRED)
 
-        return Authenticated(
+        outcome = self._kind(
             actor,
             source=self.name,
             expires_at=expires_at,
             restrictions=restrictions,
             recheck=Recheck(self, credential),
         )
+        return outcome.begin(self, now)
 
     def _read(self, payload: dict[str, Any]) -> tuple[dict[str, Any], int | None, Restrictions | None]:
         if not isinstance(payload, dict):
@@ -126,8 +150,8 @@ class SignedTokens:
             raise ValueError("no actor id")
         # JSON can spell lone surrogates, which no app could send on; encoding them is a ValueError.
         str(actor_id).encode()
-        if self._max_ttl is not None:
-            duration = self._max_ttl if duration is None else min(duration, self._max_ttl)
+        if self.max_ttl is not None:
+            duration = self.max_ttl if duration is None else min(duration, self.max_ttl)
         actor: dict[str, Any] = {"id": actor_id, "token": "dstok"}
         restrictions = None
         if "_r" in payload:

@@ -18,6 +18,15 @@ from asgi_token_auth.signing import MIN_SECRET_LENGTH
 logger: Final = logging.getLogger("asgi_token_auth")
 
 
+class _AsLongAsTheProcess(Authenticated):
+    """What stands in the configuration stays there."""
+
+    __slots__ = ()
+
+    def holds(self) -> bool:
+        return True
+
+
 class StaticTokens:
     """Tokens that stand in the configuration, each with its actor. A look-up costs the same for one and for 10,000.
 
@@ -29,6 +38,8 @@ class StaticTokens:
     name = "static"
     prefixes: tuple[str, ...] = ()
     exact = True
+    #: An answer about a token stays true as long as the process lives.
+    constant = True
 
     def __init__(self, tokens: Mapping[str, Actor]) -> None:
         if not isinstance(tokens, Mapping):
@@ -39,7 +50,7 @@ class StaticTokens:
         for number, (token, actor) in enumerate(tokens.items(), start=1):
             check_token(token, f"tokens: number {number}")
             plain = checked_actor(actor, f"tokens: number {number}")
-            outcome = accept(plain, source=self, credential=Credential(token))
+            outcome = accept(plain, source=self, credential=Credential(token), kind=_AsLongAsTheProcess)
             if len(token) < MIN_SECRET_LENGTH:
                 logger.warning(
                     "the hard-coded token of actor %r has fewer than %d characters and may be guessed",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from asgi_token_auth.middleware import ASGIApp, Receive, Scope, Send
+from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 
 #: Under it the pages around an app wait until the app's own middleware has run.
 _PAGES_KEY: Final = "asgi_token_auth.pages"

@@ -31,11 +31,11 @@ import uvicorn
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Found, Lookup
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.middleware import ASGIApp
 from asgi_token_auth.tokens.table import DECIDING
 from tests.support import postgres
 
@@ -72,6 +72,9 @@ class SelectEach:
 
     def version(self) -> None:
         """As in PostgreSQL."""
+
+    def fetch_now(self, row_id: int) -> None:
+        pass
 
     async def fetch(self, row_id: int) -> Found:
         """Take a connection from a pool and select the row."""
@@ -116,7 +119,7 @@ def middleware(database: Database, lookup: Lookup | None = None) -> ASGIApp:
     """Ours, in front of the app, with its own way to read rows or another one."""
     source = ManagedTokens(TokenStore(database, secret=SECRET))
     if lookup is not None:
-        source._lookup = lookup
+        source.lookup = lookup
     return TokenAuthMiddleware(bare, sources=[source])
 
 

@@ -357,13 +357,13 @@ async def test_a_row_that_changes_its_mind_is_believed_each_time(store: TokenSto
 async def test_what_nobody_signed_is_neither_looked_up_nor_remembered(store: TokenStore) -> None:
     asked: list[int] = []
     source = ManagedTokens(store)
-    fetch = source._lookup.fetch
+    fetch = source.lookup.fetch
 
     async def counted(row_id: int) -> Any:
         asked.append(row_id)
         return await fetch(row_id)
 
-    source._lookup.fetch = counted  # type: ignore[method-assign]
+    source.lookup.fetch = counted  # type: ignore[method-assign]
     for number in range(50):
         assert await check(source, f"dsatok_WzEsIm4iXQ.{number:043d}") is Reason.BAD_SIGNATURE
     unknown = store.text.build(99, "n" * 22)
@@ -378,13 +378,13 @@ async def test_a_token_is_read_from_the_database_once_while_nothing_changes(stor
     issued = await store.issue("ann")
     source = ManagedTokens(store)
     asked: list[int] = []
-    fetch = source._lookup.fetch
+    fetch = source.lookup.fetch
 
     async def counted(row_id: int) -> Any:
         asked.append(row_id)
         return await fetch(row_id)
 
-    source._lookup.fetch = counted  # type: ignore[method-assign]
+    source.lookup.fetch = counted  # type: ignore[method-assign]
     for _ in range(10):
         assert isinstance(await check(source, issued.token), dict)
     assert asked == [issued.record.id]
@@ -475,13 +475,13 @@ async def test_the_memory_is_bounded_by_what_tokens_hold_too(
         for token in issued:
             assert isinstance(await check(source, token.token), dict)
             remembered = [*source._young.values(), *source._old.values()]
-            assert sum(entry.size for entry in remembered) <= 6 * size
-            assert source._size == sum(entry.size for entry in source._young.values())
+            assert sum(entry.row_size for entry in remembered) <= 6 * size
+            assert source._size == sum(entry.row_size for entry in source._young.values())
     await store.edit(issued[9].record.id, owner="actor9", restrictions=Restrictions())
     await store.revoke(issued[8].record.id, owner="actor8")
     for token in issued[7:]:
         await check(source, token.token)
-    assert source._size == sum(entry.size for entry in source._young.values())
+    assert source._size == sum(entry.row_size for entry in source._young.values())
     assert len(source._young) > 0
 
 

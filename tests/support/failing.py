@@ -76,6 +76,10 @@ class FailingLookup:
         self.database.count()
         return self.inner.version()
 
+    def fetch_now(self, row_id: int) -> Found | None:
+        self.database.count()
+        return self.inner.fetch_now(row_id)
+
     async def fetch(self, row_id: int) -> Found:
         self.database.count()
         return await self.inner.fetch(row_id)

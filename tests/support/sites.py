@@ -17,9 +17,9 @@ from datasette.plugins import pm
 from pluggy import HookimplMarker
 
 from asgi_token_auth import IssuedToken, Restrictions, SignedTokens
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.datasette import token_store, wrap_datasette
 from asgi_token_auth.datasette.version import IS_1_0 as IS_1_0
-from asgi_token_auth.middleware import ASGIApp
 
 SECRET = "a secret that is only used in tests"
 BOT = "bot-0123456789abcdef"

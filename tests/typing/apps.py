@@ -18,8 +18,9 @@ from asgi_token_auth import (
     from_config,
     secret_store_of,
 )
+from asgi_token_auth.asgi.types import Receive, Scope, Send
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.middleware import EventKind, Receive, Scope, Send
+from asgi_token_auth.middleware import EventKind
 
 TOKENS = StaticTokens({"a-long-random-string": {"id": "bot", "scopes": ["reports"]}})
 

@@ -8,10 +8,10 @@ from fastapi import Depends, FastAPI, Security
 from starlette.requests import HTTPConnection
 
 from asgi_token_auth import ManagedTokens, Restrictions, SecretStore, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.asgi.types import ASGIApp, Scope
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import Secret, get_secret, token_store, wrap_datasette
 from asgi_token_auth.fastapi import CurrentActor
-from asgi_token_auth.middleware import ASGIApp, Scope
 from asgi_token_auth.testing import acting_as
 from asgi_token_auth.web import SecretPages, TokenPages
 

@@ -31,6 +31,9 @@ class PostgresLookup:
     def version(self) -> None:
         """It cannot be told without asking the server, which might as well answer with the row."""
 
+    def fetch_now(self, row_id: int) -> None:
+        """The server has to be waited for."""
+
     def fetch(self, row_id: int) -> Awaitable[Found]:
         """The row as it is now, from a read that begins after this call."""
         reader = self._latest()

@@ -7,6 +7,7 @@ from typing import Final
 
 import aiosqlite
 
+from asgi_token_auth.databases.sqlite.companions import NONE, Companions, companions_of, were_replaced
 from asgi_token_auth.databases.sqlite.file import LOOKUP_TIMEOUT, File
 
 _POOL_SIZE: Final = 4
@@ -17,12 +18,14 @@ _STEPS_BETWEEN_CHECKS: Final = 10_000
 class PooledConnection:
     """A connection of a pool, and the file that it was opened on."""
 
-    __slots__ = ("connection", "dropped", "identity")
+    __slots__ = ("companions", "connection", "dropped", "identity")
 
-    def __init__(self, connection: aiosqlite.Connection, identity: tuple[int, int]) -> None:
+    def __init__(self, connection: aiosqlite.Connection, identity: tuple[int, int, int]) -> None:
         self.connection: aiosqlite.Connection = connection
-        self.identity: tuple[int, int] = identity
+        self.identity: tuple[int, int, int] = identity
         self.dropped: bool = False
+        #: What stood beside the file after its first use.
+        self.companions: Companions = NONE
 
     def is_dropped(self) -> bool:
         """Whether nobody waits for it any more."""
@@ -36,7 +39,7 @@ class ReaderPool:
         self._file = file
         self._idle: list[PooledConnection] = []
         self._turn = asyncio.Semaphore(_POOL_SIZE)
-        self._identity = (0, 0)
+        self._identity = (0, 0, 0)
         self._closed = False
 
     async def take(self) -> PooledConnection:
@@ -48,7 +51,15 @@ class ReaderPool:
                 self.close_idle()
                 self._identity = identity
             if self._idle:
-                return self._idle.pop()
+                pooled = self._idle.pop()
+                now = companions_of(self._file.path)
+                if not were_replaced(pooled.companions, now):
+                    # Its last use may have been what brought them.
+                    pooled.companions = now
+                    return pooled
+                self._file.companions.note_loss(identity[2])
+                self._file.close_soon(pooled.connection)
+                identity = self._identity = self._file.identity()
             pooled = PooledConnection(await self._file.connect("rw", timeout=LOOKUP_TIMEOUT), identity)
             try:
                 await pooled.connection.execute_fetchall("pragma query_only = 1")

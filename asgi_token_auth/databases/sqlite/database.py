@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -44,12 +45,19 @@ class SQLite:
         journal_mode: ``"wal"`` switches the file to WAL when a store first writes to it, so that readers and
             writers do not wait for each other. ``None`` keeps the mode that the file has.
         create: whether a missing file may be created.
+        wal_index: whether verification may tell that nothing was committed from the memory that SQLite shares between
+            processes, where there is such a thing (Linux, WAL). Otherwise SQLite itself is asked for each request.
     """
 
     dialect = DIALECT
 
     def __init__(
-        self, path: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", create: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        journal_mode: Literal["wal"] | None = "wal",
+        create: bool = True,
+        wal_index: bool = True,
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise ConfigurationError(f"SQLite: give the path of a file, not {type(path).__name__}.")
@@ -62,14 +70,18 @@ class SQLite:
             raise ConfigurationError('SQLite: journal_mode is "wal", or None for the mode that the file has.')
         if not Path(path).name or str(path) == ":memory:":
             raise ConfigurationError("SQLite: give the path of a file; a database in memory is lost with its process.")
+        if not isinstance(wal_index, bool):
+            raise ConfigurationError("SQLite: wal_index is True or False.")
         self._file = File(Path(path).absolute())
         self.name: str = self._file.name
         self._journal_mode = journal_mode
         self._create = create
+        self._wal_index = wal_index
         self._pools: dict[asyncio.AbstractEventLoop, ReaderPool] = {}
         self._lookups: list[SQLiteLookup] = []
         self._writing = 0
         watch(self)
+        self._file.companions.on_loss(self._close_unused)
 
     def __repr__(self) -> str:
         return f"SQLite({str(self.path)!r})"
@@ -81,7 +93,7 @@ class SQLite:
 
     def for_reading(self) -> SQLite:
         """The same file, never created and with its journal mode left alone."""
-        return SQLite(self.path, journal_mode=None, create=False)
+        return SQLite(self.path, journal_mode=None, create=False, wal_index=self._wal_index)
 
     async def open(self) -> None:
         """Create the file if that is allowed, set its journal mode and check that it is a database."""
@@ -177,7 +189,8 @@ class SQLite:
 
     def lookup(self, table: str, columns: str) -> SQLiteLookup:
         """A reusable query for one row, run on the event loop's thread."""
-        lookup = SQLiteLookup(self._file, f"select {columns} from {table} where id = :id")
+        sql = f"select {columns} from {table} where id = :id"
+        lookup = SQLiteLookup(self._file, sql, use_wal_index=self._wal_index)
         self._lookups.append(lookup)
         return lookup
 
@@ -193,6 +206,14 @@ class SQLite:
             self._file.leave_to_parent()
         self._pools = {}
         return inherited
+
+    def _close_unused(self) -> None:
+        """Close the connections that this thread may close; those of other threads follow when they are asked for."""
+        for lookup in self._lookups:
+            lookup.close()
+        with contextlib.suppress(RuntimeError):
+            if (pool := self._pools.get(asyncio.get_running_loop())) is not None:
+                pool.close_idle()
 
     def _pool(self) -> ReaderPool:
         loop = asyncio.get_running_loop()

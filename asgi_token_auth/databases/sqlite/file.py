@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
+from asgi_token_auth.databases.sqlite.companions import Watch, watch
 from asgi_token_auth.databases.sqlite.failures import is_busy, sentence
 from asgi_token_auth.errors import StorageError
 
@@ -33,11 +34,12 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name: str = f"SQLite file {path}"
+        self.companions: Watch = watch(path)
         self._closing: set[asyncio.Future[Any]] = set()
 
     async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
         """A connection with a thread of its own, which waits ``timeout`` seconds for the locks of others."""
-        self.check_process()
+        self.check()
         connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
         # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
         connection._thread.daemon = True
@@ -60,7 +62,7 @@ class File:
 
     def connect_here(self) -> sqlite3.Connection:
         """A connection for the calling thread that never writes and never waits."""
-        self.check_process()
+        self.check()
         try:
             connection = sqlite3.connect(
                 self._uri("rw"), uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -71,19 +73,28 @@ class File:
         connection.execute("pragma query_only = 1").fetchall()
         return connection
 
-    def identity(self) -> tuple[int, int]:
-        """What tells this file from another one under the same path."""
+    def identity(self) -> tuple[int, int, int]:
+        """What tells this file, with what stands beside it, from another one under the same path."""
         try:
             status = self.path.stat()
         except OSError as error:
             raise StorageError(f"{self.name} is gone.") from error
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, self.companions.losses
 
     def check_process(self) -> None:
         """Raise StorageError in a child of the process that had the file open."""
         if self.path in _inherited_files:
             raise StorageError(
                 f"{self.name} was opened before this process was forked: open databases in the worker, not before."
+            )
+
+    def check(self) -> None:
+        """Raise StorageError where a new connection would not see what other processes see."""
+        self.check_process()
+        if not self.companions.is_usable():
+            raise StorageError(
+                f"{self.name}: its -wal or -shm file was deleted or replaced while it was in use. Leave them alone "
+                "while anything has it open; start this process again if this does not end by itself."
             )
 
     def _uri(self, mode: str) -> str:

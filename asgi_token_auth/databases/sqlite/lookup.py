@@ -3,67 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
-import threading
-import time
-from typing import Final
+from threading import get_ident
+from time import monotonic
 
 from asgi_token_auth.databases.protocol import Found
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite.failures import is_busy
 from asgi_token_auth.databases.sqlite.file import FIRST_RETRY_PAUSE, LOOKUP_TIMEOUT, File
+from asgi_token_auth.databases.sqlite.reader import Reader
 from asgi_token_auth.errors import StorageError
-
-#: Seconds between looks at whether the path still leads to the file that is open.
-_SAME_FILE_INTERVAL: Final = 0.1
-
-
-class _Reader:
-    """A connection that one thread reads on, and what its versions mean."""
-
-    __slots__ = ("connection", "cursor", "file", "generation", "recheck_at")
-
-    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int], generation: int) -> None:
-        self.connection = connection
-        self.cursor = connection.cursor()
-        self.file = file
-        self.generation = generation
-        self.recheck_at = time.monotonic() + _SAME_FILE_INTERVAL
 
 
 class SQLiteLookup:
     """Rows by id on the event loop's thread: microseconds, where a thread would cost a hundred times as much.
 
     Every thread has a connection of its own, since one used by two of them crashes the process.
+
+    Args:
+        file: the file.
+        sql: the query, with ``:id``.
+        use_wal_index: whether the version may be told without a system call, where that can be done.
     """
 
-    def __init__(self, file: File, sql: str) -> None:
+    def __init__(self, file: File, sql: str, *, use_wal_index: bool) -> None:
         self._file = file
         self._sql = sql
-        self._readers: dict[int, _Reader] = {}
-        # Another connection counts from its own beginning: its versions must never meet those of this one.
-        self._generations = itertools.count(1)
+        self._use_wal_index = use_wal_index
+        self._readers: dict[int, Reader] = {}
 
     def version(self) -> object | None:
         """A number that any commit of another connection changes; ``None``: the file cannot be read now."""
         try:
-            reader = self._readers.get(threading.get_ident())
-            if reader is None or time.monotonic() >= reader.recheck_at:
+            reader = self._readers.get(get_ident())
+            if reader is None or monotonic() >= reader.check_at:
                 reader = self._current()
-            return self._version(reader)
+            # What version() does, in the half of the time: every request asks this.
+            if (header := reader.header) is not None and header.raw == reader.seen:
+                return reader.counted
+            return reader.version()
+        except (sqlite3.Error, StorageError):
+            return None
+
+    def fetch_now(self, row_id: int) -> Found | None:
+        """The row as it is now, if nobody has to be waited for."""
+        try:
+            return self._fetch(row_id)
         except (sqlite3.Error, StorageError):
             return None
 
     async def fetch(self, row_id: int) -> Found:
         """The row as it is now."""
-        deadline = time.monotonic() + LOOKUP_TIMEOUT
+        deadline = monotonic() + LOOKUP_TIMEOUT
         pause = FIRST_RETRY_PAUSE
         while True:
             try:
                 return self._fetch(row_id)
             except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() >= deadline:
+                if not is_busy(error) or monotonic() >= deadline:
                     self._drop_own()
                     raise self._file.failure(error) from error
             await asyncio.sleep(pause)
@@ -72,7 +69,7 @@ class SQLiteLookup:
     def _fetch(self, row_id: int) -> Found:
         reader = self._current()
         # The version comes first: a commit between the two then costs one more read, never a stale answer.
-        version = self._version(reader)
+        version = reader.version()
         try:
             rows = reader.cursor.execute(self._sql, {"id": row_id}).fetchall()
         except sqlite3.OperationalError as error:
@@ -86,27 +83,22 @@ class SQLiteLookup:
                 reader.connection.text_factory = str
         return answer(version, rows[0] if rows else None)
 
-    def _version(self, reader: _Reader) -> int:
-        # Read to its end: an open statement would hold the snapshot, and the version with it.
-        counted: int = reader.cursor.execute("pragma data_version").fetchall()[0][0]
-        return counted + reader.generation
-
-    def _current(self) -> _Reader:
-        reader = self._readers.get(threading.get_ident())
-        now = time.monotonic()
-        if reader is not None and now < reader.recheck_at:
+    def _current(self) -> Reader:
+        """This thread's connection, to the file that is there now."""
+        reader = self._readers.get(get_ident())
+        if reader is not None and monotonic() < reader.check_at:
             return reader
-        file = self._file.identity()
-        if reader is None or file != reader.file:
+        identity = self._file.identity()
+        if reader is None or identity != reader.identity:
             self._drop_own()
-            reader = _Reader(self._file.connect_here(), file, next(self._generations) << 32)
-            self._readers[threading.get_ident()] = reader
-        reader.recheck_at = now + _SAME_FILE_INTERVAL
+            reader = Reader(self._file, identity, use_wal_index=self._use_wal_index)
+            self._readers[get_ident()] = reader
+        reader.check()
         return reader
 
     def _drop_own(self) -> None:
-        if (mine := self._readers.pop(threading.get_ident(), None)) is not None:
-            mine.connection.close()
+        if (mine := self._readers.pop(get_ident(), None)) is not None:
+            mine.close()
 
     def close(self) -> None:
         """Close this thread's connection. Those of other threads close when nobody is using them any more."""

@@ -1,0 +1,176 @@
+"""The ``-wal`` and ``-shm`` files of a file in WAL mode, and what to do when somebody takes them away.
+
+SQLite goes on with the files that it has open, so a process whose companions were deleted or replaced reads what was
+true before, and writes where others have written. Nothing tells it. When its last connection closes it even copies
+into the database what it takes for the newest, and so undoes what other processes have committed in the meantime
+(https://www.sqlite.org/howtocorrupt.html, section 1.4 and 2.4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows, where an open file cannot be deleted
+    fcntl = None  # type: ignore[assignment]
+
+logger: Final = logging.getLogger("asgi_token_auth")
+
+#: Device and inode of the -shm file and of the -wal file; ``None``: there is none.
+Companions: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None]
+
+NONE: Final[Companions] = (None, None)
+
+# The bytes on which SQLite puts its shared locks: https://www.sqlite.org/src/file/src/os.h
+_SHARED_FIRST: Final = 0x40000002
+_SHARED_SIZE: Final = 510
+#: Seconds between two looks at whether the deleted files are closed by now.
+_LOOK_INTERVAL: Final = 0.1
+
+
+def companions_of(path: Path) -> Companions:
+    """What stands beside the file ``path`` now."""
+    return _identity(f"{path}-shm"), _identity(f"{path}-wal")
+
+
+def were_replaced(before: Companions, now: Companions) -> bool:
+    """Whether one that was there is gone or is another. One that was not there may have come."""
+    return any(old is not None and old != new for old, new in zip(before, now, strict=True))
+
+
+def still_uses_deleted(path: Path) -> bool:
+    """Whether this process still has a deleted companion of ``path`` open; true where it cannot be told."""
+    deleted = {f"{os.path.realpath(path)}{ending} (deleted)" for ending in ("-shm", "-wal")}
+    try:
+        with Path("/proc/self/maps").open(encoding="utf-8", errors="surrogateescape") as maps:
+            if any(line.rstrip("\n").endswith(tuple(deleted)) for line in maps):
+                return True
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if str(descriptor.readlink()) in deleted:
+                    return True
+    except OSError:
+        return True
+    return False
+
+
+class Watch:
+    """What this process knows of the companions of one file. There is one for all that open the same path."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        #: How often they were found replaced. Connections of another count are to be closed.
+        self.losses: int = 0
+        self._lost = False
+        self._look_again_at = 0.0
+        self._lock = threading.Lock()
+        self._closers: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._guard = _ClosingGuard(path)
+
+    def on_loss(self, closer: Callable[[], None]) -> None:
+        """Call the method ``closer`` when connections are to be closed. It is not kept alive."""
+        self._closers = [known for known in self._closers if known() is not None] + [weakref.WeakMethod(closer)]
+
+    def note_loss(self, losses: int) -> None:
+        """Say that a connection that was opened at the count ``losses`` has companions that are no longer there."""
+        with self._lock:
+            if losses != self.losses:
+                return
+            self.losses += 1
+            self._lost = True
+            closable = self._guard.hold()
+        logger.error(
+            "%s: its -wal or -shm file was deleted or replaced while it was in use; tokens cannot be checked until it "
+            "is open anew%s",
+            self._path,
+            "" if closable else ", for which this process has to be started again",
+        )
+        if closable:
+            for closer in self._closers:
+                if (close := closer()) is not None:
+                    close()
+
+    def is_usable(self) -> bool:
+        """Whether a new connection would see what other processes see."""
+        if not self._lost:
+            return True
+        with self._lock:
+            now = time.monotonic()
+            if now < self._look_again_at:
+                return False
+            self._look_again_at = now + _LOOK_INTERVAL
+            if not self._lost:
+                return True
+            if still_uses_deleted(self._path):
+                return False
+            self._lost = False
+            self._guard.release()
+        logger.warning("%s: it is open anew, with the -wal and -shm files that are there now", self._path)
+        return True
+
+
+class _ClosingGuard:
+    """Keeps SQLite from copying an outdated ``-wal`` into the database when this process closes its connections.
+
+    It does so only with an exclusive lock, which a shared one of another open file of the same process can prevent
+    (Linux, fcntl_locking(2): open file description locks).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Never closed: that would take away all the locks that SQLite has in this process (POSIX).
+        self._descriptor: int | None = None
+
+    def hold(self) -> bool:
+        """Put up the lock, and say whether that could be done."""
+        return self._lock(shared=True)
+
+    def release(self) -> None:
+        """Take the lock away again."""
+        self._lock(shared=False)
+
+    def _lock(self, *, shared: bool) -> bool:
+        command = getattr(fcntl, "F_OFD_SETLK", None)
+        if command is None:
+            return False
+        kind = fcntl.F_RDLCK if shared else fcntl.F_UNLCK
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            # struct flock: type, whence, start, length, process.
+            fcntl.fcntl(
+                self._descriptor, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+            )
+        except OSError:
+            return False
+        return True
+
+
+def watch(path: Path) -> Watch:
+    """The one of ``path`` in this process."""
+    with _lock:
+        if (known := _watches.get(path)) is None:
+            known = _watches[path] = Watch(path)
+        return known
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+_lock = threading.Lock()
+_watches: weakref.WeakValueDictionary[Path, Watch] = weakref.WeakValueDictionary()

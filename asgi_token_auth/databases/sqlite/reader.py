@@ -1,0 +1,140 @@
+"""A connection of one thread, and whether anything was committed since it last looked."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from typing import Final
+
+from asgi_token_auth.databases.sqlite import wal_index
+from asgi_token_auth.databases.sqlite.companions import NONE, companions_of, were_replaced
+from asgi_token_auth.databases.sqlite.file import File
+from asgi_token_auth.errors import StorageError
+
+logger: Final = logging.getLogger("asgi_token_auth")
+
+#: Seconds between looks at whether the files are still those that are open, and at what SQLite itself says.
+CHECK_INTERVAL: Final = 0.1
+#: The same, at the most, for a header that could not be found; finding one takes a millisecond.
+_LONGEST_SEARCH_INTERVAL: Final = 60.0
+
+# For all connections of this process: a version of one must never be equal to one of another.
+_versions: Final = itertools.count(1)
+
+
+class Reader:
+    """Reads on the thread that made it.
+
+    Args:
+        file: the file.
+        identity: what :meth:`File.identity` says of it now.
+        use_wal_index: whether the version may be told without a system call, where that can be done.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_companions",
+        "_compared",
+        "_file",
+        "_find_again_at",
+        "_search_interval",
+        "_use_wal_index",
+        "check_at",
+        "connection",
+        "counted",
+        "cursor",
+        "header",
+        "identity",
+        "seen",
+    )
+
+    def __init__(self, file: File, identity: tuple[int, int, int], *, use_wal_index: bool) -> None:
+        self._file = file
+        self.identity = identity
+        self.connection = file.connect_here()
+        self.cursor = self.connection.cursor()
+        #: When :meth:`check` is due.
+        self.check_at = 0.0
+        #: The version: another one after every commit of another connection.
+        self.counted = next(_versions)
+        #: What shows a commit without asking SQLite, and how it was when it was counted last.
+        self.header: wal_index.Header | None = None
+        self.seen = b""
+        self._asked = -1
+        self._companions = NONE
+        self._compared = b""
+        self._use_wal_index = use_wal_index
+        self._find_again_at = 0.0
+        self._search_interval = CHECK_INTERVAL
+
+    def version(self) -> int:
+        """A number that any commit of another connection changes.
+
+        Raises:
+            sqlite3.Error: the file cannot be read now.
+        """
+        if (header := self.header) is None:
+            self._ask()
+        elif (now := header.raw) != self.seen:
+            # In this order: another commit in between costs one more read.
+            self.counted, self.seen = next(_versions), now
+        return self.counted
+
+    def check(self) -> None:
+        """Look at whether the files are those that are open, and whether the header shows all that SQLite knows of.
+
+        Raises:
+            StorageError: what stands beside the file was deleted or replaced.
+            sqlite3.Error: the file cannot be read now.
+        """
+        before = b"" if self.header is None else self.header.raw
+        moved = self._ask()
+        companions = companions_of(self._file.path)
+        if were_replaced(self._companions, companions):
+            self._file.companions.note_loss(self.identity[2])
+            self._file.check()
+            raise StorageError(f"{self._file.name}: its -wal or -shm file was deleted or replaced.")
+        self._companions = companions
+        now = time.monotonic()
+        if self.header is None:
+            if self._use_wal_index and companions[0] is not None and now >= self._find_again_at:
+                self._find(companions[0], now)
+        elif moved and self.header.raw == self._compared:
+            # Not that anybody has seen it. It rests on something that SQLite describes and does not promise.
+            logger.warning(
+                "%s: its wal-index did not show a commit that SQLite knows of; SQLite itself is asked from now on",
+                self._file.name,
+            )
+            self.header = None
+            self._use_wal_index = False
+        self._compared = before
+        self.check_at = now + CHECK_INTERVAL
+
+    def close(self) -> None:
+        """Close the connection."""
+        # Before it, because the memory is gone with the last connection.
+        self.header = None
+        self.connection.close()
+
+    def _ask(self) -> bool:
+        """Ask SQLite itself, and say whether anything was committed."""
+        # Read to its end: an open statement would hold the snapshot, and the version with it.
+        answered: int = self.cursor.execute("pragma data_version").fetchall()[0][0]
+        if answered == self._asked:
+            return False
+        self.counted, self._asked = next(_versions), answered
+        return True
+
+    def _find(self, shm: tuple[int, int], now: float) -> None:
+        if self.cursor.execute("pragma journal_mode").fetchall() == [("wal",)]:
+            self.header = wal_index.find(shm)
+        if self.header is None:
+            self._find_again_at = now + self._search_interval
+            self._search_interval = min(self._search_interval * 2, _LONGEST_SEARCH_INTERVAL)
+            return
+        # Whatever was committed between the last question and this moment is counted.
+        self.counted, self.seen = next(_versions), self.header.raw
