@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import struct
+import sys
 import threading
 import time
 import weakref
@@ -19,10 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-try:
+if sys.platform == "linux":
     import fcntl
-except ImportError:  # pragma: no cover - Windows, where an open file cannot be deleted
-    fcntl = None  # type: ignore[assignment]
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -48,16 +47,13 @@ def were_replaced(before: Companions, now: Companions) -> bool:
     return any(old is not None and old != new for old, new in zip(before, now, strict=True))
 
 
-def still_uses_deleted(path: Path) -> bool:
-    """Whether this process still has a deleted companion of ``path`` open; true where it cannot be told."""
-    deleted = {f"{os.path.realpath(path)}{ending} (deleted)" for ending in ("-shm", "-wal")}
+def is_open(files: set[tuple[int, int]]) -> bool:
+    """Whether this process has one of ``files`` open, whatever it is called by now; true where it cannot be told."""
     try:
-        with Path("/proc/self/maps").open(encoding="utf-8", errors="surrogateescape") as maps:
-            if any(line.rstrip("\n").endswith(tuple(deleted)) for line in maps):
-                return True
         for descriptor in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if str(descriptor.readlink()) in deleted:
+                status = descriptor.stat()
+                if (status.st_dev, status.st_ino) in files:
                     return True
     except OSError:
         return True
@@ -71,24 +67,29 @@ class Watch:
         self._path = path
         #: How often they were found replaced. Connections of another count are to be closed.
         self.losses: int = 0
-        self._lost = False
+        # Those that connections of this process may still have open.
+        self._lost: set[tuple[int, int]] = set()
         self._look_again_at = 0.0
         self._lock = threading.Lock()
         self._closers: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._guard = _ClosingGuard(path)
+        self._unclosable: list[object] = []
 
     def on_loss(self, closer: Callable[[], None]) -> None:
         """Call the method ``closer`` when connections are to be closed. It is not kept alive."""
         self._closers = [known for known in self._closers if known() is not None] + [weakref.WeakMethod(closer)]
 
-    def note_loss(self, losses: int) -> None:
-        """Say that a connection that was opened at the count ``losses`` has companions that are no longer there."""
+    def note_loss(self, losses: int, lost: Companions) -> bool:
+        """Say that a connection that was opened at the count ``losses`` has companions that are no longer there.
+
+        Returns whether it may be closed.
+        """
         with self._lock:
-            if losses != self.losses:
-                return
-            self.losses += 1
-            self._lost = True
+            self._lost.update(file for file in lost if file is not None)
             closable = self._guard.hold()
+            if losses != self.losses:
+                return closable
+            self.losses += 1
         logger.error(
             "%s: its -wal or -shm file was deleted or replaced while it was in use; tokens cannot be checked until it "
             "is open anew%s",
@@ -99,6 +100,11 @@ class Watch:
             for closer in self._closers:
                 if (close := closer()) is not None:
                     close()
+        return closable
+
+    def keep_open(self, connection: object) -> None:
+        """Keep a connection that must not be closed until the process ends."""
+        self._unclosable.append(connection)
 
     def is_usable(self) -> bool:
         """Whether a new connection would see what other processes see."""
@@ -111,9 +117,10 @@ class Watch:
             self._look_again_at = now + _LOOK_INTERVAL
             if not self._lost:
                 return True
-            if still_uses_deleted(self._path):
+            # The number of a file that is closed may be given to the next one.
+            if is_open(self._lost.difference(companions_of(self._path))):
                 return False
-            self._lost = False
+            self._lost = set()
             self._guard.release()
         logger.warning("%s: it is open anew, with the -wal and -shm files that are there now", self._path)
         return True
@@ -140,17 +147,15 @@ class _ClosingGuard:
         self._lock(shared=False)
 
     def _lock(self, *, shared: bool) -> bool:
-        command = getattr(fcntl, "F_OFD_SETLK", None)
-        if command is None:
+        if sys.platform != "linux":
             return False
         kind = fcntl.F_RDLCK if shared else fcntl.F_UNLCK
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             # struct flock: type, whence, start, length, process.
-            fcntl.fcntl(
-                self._descriptor, command, struct.pack("hhqqi4x", kind, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
-            )
+            lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, lock)
         except OSError:
             return False
         return True

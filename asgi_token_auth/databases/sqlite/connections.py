@@ -52,13 +52,11 @@ class ReaderPool:
                 self._identity = identity
             if self._idle:
                 pooled = self._idle.pop()
-                now = companions_of(self._file.path)
-                if not were_replaced(pooled.companions, now):
+                if not self._has_lost_companions(pooled):
                     # Its last use may have been what brought them.
-                    pooled.companions = now
+                    pooled.companions = companions_of(self._file.path)
                     return pooled
-                self._file.companions.note_loss(identity[2])
-                self._file.close_soon(pooled.connection)
+                self._close(pooled)
                 identity = self._identity = self._file.identity()
             pooled = PooledConnection(await self._file.connect("rw", timeout=LOOKUP_TIMEOUT), identity)
             try:
@@ -77,7 +75,7 @@ class ReaderPool:
         """Keep a connection for others."""
         self._turn.release()
         if self._closed or pooled.identity != self._identity:
-            self._file.close_soon(pooled.connection)
+            self._close(pooled)
         else:
             self._idle.append(pooled)
 
@@ -85,7 +83,7 @@ class ReaderPool:
         """Stop whatever a connection is doing, and close it."""
         self._turn.release()
         pooled.dropped = True
-        self._file.close_soon(pooled.connection)
+        self._close(pooled)
 
     def close(self) -> None:
         """Close all without waiting: its event loop may have ended."""
@@ -95,4 +93,15 @@ class ReaderPool:
     def close_idle(self) -> None:
         """Close those that nobody uses."""
         while self._idle:
-            self._file.close_soon(self._idle.pop().connection)
+            self._close(self._idle.pop())
+
+    def _has_lost_companions(self, pooled: PooledConnection) -> bool:
+        return were_replaced(pooled.companions, companions_of(self._file.path))
+
+    def _close(self, pooled: PooledConnection) -> None:
+        """Have it closed, without harm to what other processes may have committed."""
+        watch = self._file.companions
+        if self._has_lost_companions(pooled) and not watch.note_loss(pooled.identity[2], pooled.companions):
+            watch.keep_open(pooled.connection)
+        else:
+            self._file.close_soon(pooled.connection)

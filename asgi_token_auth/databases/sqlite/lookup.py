@@ -90,10 +90,16 @@ class SQLiteLookup:
             return reader
         identity = self._file.identity()
         if reader is None or identity != reader.identity:
-            self._drop_own()
-            reader = Reader(self._file, identity, use_wal_index=self._use_wal_index)
-            self._readers[get_ident()] = reader
-        reader.check()
+            reader = self._opened(identity)
+        if not reader.check():
+            reader.note_loss()
+            reader = self._opened(self._file.identity())
+            reader.check()
+        return reader
+
+    def _opened(self, identity: tuple[int, int, int]) -> Reader:
+        self._drop_own()
+        reader = self._readers[get_ident()] = Reader(self._file, identity, use_wal_index=self._use_wal_index)
         return reader
 
     def _drop_own(self) -> None:

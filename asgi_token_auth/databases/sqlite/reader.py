@@ -10,7 +10,6 @@ from typing import Final
 from asgi_token_auth.databases.sqlite import wal_index
 from asgi_token_auth.databases.sqlite.companions import NONE, companions_of, were_replaced
 from asgi_token_auth.databases.sqlite.file import File
-from asgi_token_auth.errors import StorageError
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -84,21 +83,19 @@ class Reader:
             self.counted, self.seen = next(_versions), now
         return self.counted
 
-    def check(self) -> None:
-        """Look at whether the files are those that are open, and whether the header shows all that SQLite knows of.
+    def check(self) -> bool:
+        """Look at whether the header shows all that SQLite knows of, and at the files beside the database.
+
+        ``False``: they were deleted or replaced, and this connection is of no use any more.
 
         Raises:
-            StorageError: what stands beside the file was deleted or replaced.
             sqlite3.Error: the file cannot be read now.
         """
         before = b"" if self.header is None else self.header.raw
         moved = self._ask()
-        companions = companions_of(self._file.path)
-        if were_replaced(self._companions, companions):
-            self._file.companions.note_loss(self.identity[2])
-            self._file.check()
-            raise StorageError(f"{self._file.name}: its -wal or -shm file was deleted or replaced.")
-        self._companions = companions
+        if self.has_lost_companions():
+            return False
+        self._companions = companions = companions_of(self._file.path)
         now = time.monotonic()
         if self.header is None:
             if self._use_wal_index and companions[0] is not None and now >= self._find_again_at:
@@ -113,12 +110,24 @@ class Reader:
             self._use_wal_index = False
         self._compared = before
         self.check_at = now + CHECK_INTERVAL
+        return True
+
+    def has_lost_companions(self) -> bool:
+        """Whether the -wal or the -shm file that this connection uses was deleted or replaced."""
+        return were_replaced(self._companions, companions_of(self._file.path))
+
+    def note_loss(self) -> bool:
+        """Have all connections to these files closed, and say whether this one may be."""
+        return self._file.companions.note_loss(self.identity[2], self._companions)
 
     def close(self) -> None:
-        """Close the connection."""
-        # Before it, because the memory is gone with the last connection.
+        """Close the connection, without harm to what other processes may have committed."""
+        # Before that, because the memory is gone with the last connection.
         self.header = None
-        self.connection.close()
+        if self.has_lost_companions() and not self.note_loss():
+            self._file.companions.keep_open(self.connection)
+        else:
+            self.connection.close()
 
     def _ask(self) -> bool:
         """Ask SQLite itself, and say whether anything was committed."""

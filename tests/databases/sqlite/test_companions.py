@@ -1,0 +1,279 @@
+"""The -wal and -shm files belong to whoever has the database open; when they go, no answer is what was true before.
+
+What another process has committed by then is neither overlooked nor undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_token_auth import ManagedTokens, SQLTokens, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.databases.sqlite import SQLite, companions
+from asgi_token_auth.databases.sqlite.companions import companions_of, is_open, were_replaced
+from asgi_token_auth.errors import StorageError
+from tests.support.asgi import SECRET, App, status_of
+from tests.support.sqlite_files import ROW, other, run, served, sql
+
+pytestmark = pytest.mark.anyio
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process has to be started again")
+
+REVOKE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+connection.execute("update _datasette_auth_tokens set token_status = 'R' where id = 1")
+print(connection.execute("select token_status from _datasette_auth_tokens where id = 1").fetchone()[0])
+connection.close()
+"""
+
+WAYS = ["delete -shm", "delete -wal", "delete both", "replace -shm", "replace -wal", "replace both", "move both away"]
+
+
+def disturb(path: Path, way: str) -> None:
+    """Do what somebody does who takes the two files for leftovers."""
+    what, _, which = way.partition(" ")
+    for ending in ("-shm", "-wal"):
+        file = Path(f"{path}{ending}")
+        if ending not in which and "both" not in which:
+            continue
+        if what == "delete":
+            file.unlink()
+        elif what == "move":
+            file.rename(f"{file}.old")
+        else:
+            copy = Path(f"{file}.copy")
+            shutil.copyfile(file, copy)
+            copy.replace(file)
+
+
+def stored(path: Path) -> str:
+    """What a process that knows of nothing finds."""
+    return run(REVOKE.replace("update", "-- update"), str(path)).strip()
+
+
+async def eventually(app: TokenAuthMiddleware, token: str, expected: int) -> list[int]:
+    """Every answer until the one that is waited for."""
+    answers: list[int] = []
+    deadline = time.monotonic() + 30
+    while not answers or answers[-1] != expected:
+        assert time.monotonic() < deadline, answers[-20:]
+        answers.append(await status_of(app, token))
+        await asyncio.sleep(0.001)
+    return answers
+
+
+@only_linux
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_revocation_of_another_process_is_seen_and_stays(
+    tmp_path: Path, way: str, checkpointed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.db"
+    async with TokenStore(SQLite(path), secret=SECRET) as store:
+        issued = [await store.issue("ann") for _ in range(3)]
+        with served(store) as app:
+            for _ in range(3):
+                assert [await status_of(app, one.token) for one in issued] == [200] * 3
+            await store.flush()
+            if checkpointed:
+                sql(path, "pragma wal_checkpoint(restart)")
+            disturb(path, way)
+            try:
+                told = run(REVOKE, str(path)).strip()
+            except AssertionError:
+                # With the -wal alone gone SQLite may say that it cannot; then nothing was promised to anybody.
+                told = ""
+            began = time.monotonic()
+            if told == "R":
+                answers = await eventually(app, issued[0].token, 401)
+                assert set(answers) <= {200, 401, 503}
+                assert [await status_of(app, one.token) for one in issued] == [401, 200, 200]
+                assert await eventually(app, issued[0].token, 401) == [401]
+            else:
+                while time.monotonic() < began + 0.3:
+                    assert await status_of(app, issued[0].token) in (200, 503)
+    if told == "R":
+        assert "its -wal or -shm file was deleted or replaced while it was in use" in caplog.text
+        assert stored(path) == "R", "closing undid what another process had committed"
+        with other(path) as connection:
+            assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+@only_linux
+async def test_nothing_is_accepted_a_tenth_of_a_second_later(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    async with TokenStore(SQLite(path), secret=SECRET) as store:
+        issued = await store.issue("ann")
+        with served(store) as app:
+            for _ in range(3):
+                assert await status_of(app, issued.token) == 200
+            disturb(path, "delete -shm")
+            assert run(REVOKE, str(path)).strip() == "R"
+            (reader,) = (reader for lookup in _lookups(store) for reader in lookup._readers.values())
+            # What the clock would do.
+            reader.check_at = 0.0
+            assert await status_of(app, issued.token) in (401, 503)
+
+
+def _lookups(store: TokenStore) -> Any:
+    assert isinstance(store.database, SQLite)
+    return store.database._lookups
+
+
+@only_linux
+async def test_while_somebody_else_in_the_process_holds_the_old_files_nothing_is_answered(
+    path: Path, database: SQLite
+) -> None:
+    with other(path) as held:
+        held.execute("select * from t").fetchall()
+        lookup = database.lookup("t", ROW)
+        assert lookup.fetch_now(1) is not None
+        old = {one for one in companions_of(path) if one is not None}
+        disturb(path, "delete -shm")
+        assert is_open(old)
+        deadline = time.monotonic() + 30
+        while lookup.version() is not None:
+            assert time.monotonic() < deadline
+        for _ in range(3):
+            with pytest.raises(StorageError, match="start this process again if this does not end by itself"):
+                await lookup.fetch(1)
+            with pytest.raises(StorageError, match="was deleted or replaced"):
+                await database.query("select 1", {})
+            await asyncio.sleep(0.05)
+    deadline = time.monotonic() + 30
+    while lookup.fetch_now(1) is None:
+        assert time.monotonic() < deadline
+    assert not is_open(old.difference(companions_of(path)))
+    assert (await database.query("select word from t", {})).rows == [("one",)]
+
+
+@only_linux
+async def test_all_that_open_the_same_path_let_go_of_it(path: Path, database: SQLite) -> None:
+    others = [SQLite(path), database.for_reading()]
+    lookup = database.lookup("t", ROW)
+    for one in others:
+        assert one.lookup("t", ROW).fetch_now(1) is not None
+        assert (await one.query("select word from t", {})).rows == [("one",)]
+    assert lookup.fetch_now(1) is not None
+    disturb(path, "delete both")
+    deadline = time.monotonic() + 30
+    while database._file.companions.losses == 0:
+        assert time.monotonic() < deadline
+        lookup.version()
+    # The threads of pooled connections end by themselves.
+    while lookup.fetch_now(1) is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    for one in others:
+        assert (await one.query("select word from t", {})).rows == [("one",)]
+        await one.close()
+
+
+@only_linux
+async def test_queries_for_tokens_in_tables_of_the_operator_notice_it_too(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    sql(
+        path,
+        "pragma journal_mode = wal",
+        "create table _datasette_auth_tokens (id text, token_status text, secret text)",
+        "insert into _datasette_auth_tokens values ('1', 'A', 'secret-of-some-length')",
+    )
+    query = (
+        "select secret as token_secret, id as actor_id from _datasette_auth_tokens "
+        "where id = :token_id and token_status = 'A'"
+    )
+    source = SQLTokens(SQLite(path), query)
+    app = TokenAuthMiddleware(App(), sources=[source])
+    assert await status_of(app, "1-secret-of-some-length") == 200
+    assert await status_of(app, "1-secret-of-some-length") == 200
+    disturb(path, "delete -shm")
+    assert run(REVOKE, str(path)).strip() == "R"
+    answers = await eventually(app, "1-secret-of-some-length", 401)
+    assert set(answers) <= {401, 503}
+    await source.close()
+    assert stored(path) == "R"
+
+
+async def test_where_sqlite_cannot_be_kept_from_undoing_it_nothing_is_closed(
+    path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on systems that have no locks of this kind."""
+    monkeypatch.setattr(companions._ClosingGuard, "hold", lambda guard: False)
+    monkeypatch.setattr(companions, "is_open", lambda files: True)
+    lookup = database.lookup("t", ROW)
+    assert lookup.fetch_now(1) is not None
+    (reader,) = lookup._readers.values()
+    kept = reader.connection
+    disturb(path, "delete -shm")
+    deadline = time.monotonic() + 30
+    with caplog.at_level(logging.ERROR):
+        while lookup.version() is not None:
+            assert time.monotonic() < deadline
+    assert "for which this process has to be started again" in caplog.text
+    assert lookup.fetch_now(1) is None
+    assert kept.execute("select 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("mode", ["passive", "full", "restart", "truncate"])
+async def test_what_sqlite_itself_does_with_them_raises_no_alarm(path: Path, database: SQLite, mode: str) -> None:
+    lookup = database.lookup("t", ROW)
+    assert lookup.fetch_now(1) is not None
+    for number in range(3):
+        sql(path, f"update t set word = 'change {number}'", f"pragma wal_checkpoint({mode})", "vacuum")
+        run("import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select * from t').fetchall()", str(path))
+        for reader in lookup._readers.values():
+            reader.check_at = 0.0
+        found = lookup.fetch_now(1)
+        assert found is not None
+        assert found[1] == (1, f"change {number}")
+        assert (await database.query("select word from t", {})).rows == [(f"change {number}",)]
+    assert database._file.companions.losses == 0
+
+
+async def test_files_that_come_later_are_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    sql(path, "create table t (id integer primary key, word text)", "insert into t values (1, 'one')")
+    database = SQLite(path, journal_mode=None)
+    lookup = database.lookup("t", ROW)
+    assert (await database.query("select word from t", {})).rows == [("one",)]
+    for statement in ("update t set word = 'two'", "pragma journal_mode = wal", "update t set word = 'three'"):
+        for reader in lookup._readers.values():
+            reader.check_at = 0.0
+        assert lookup.fetch_now(1) is not None
+        sql(path, statement)
+    assert (await database.query("select word from t", {})).rows == [("three",)]
+    assert database._file.companions.losses == 0
+    await database.close()
+
+
+def test_what_counts_as_replaced() -> None:
+    one, two = (1, 1), (1, 2)
+    assert not were_replaced((None, None), (one, two))
+    assert not were_replaced((one, None), (one, two))
+    assert not were_replaced((one, two), (one, two))
+    assert were_replaced((one, two), (two, two))
+    assert were_replaced((one, two), (one, None))
+    assert were_replaced((one, None), (None, None))
+
+
+async def test_stores_that_are_opened_and_closed_in_turn_lose_nothing(tmp_path: Path) -> None:
+    """The files come and go with the last connection, and nobody was robbed."""
+    path = tmp_path / "t.db"
+    tokens: list[str] = []
+    for _ in range(4):
+        async with TokenStore(SQLite(path), secret=SECRET) as store:
+            tokens.append((await store.issue("ann")).token)
+            app = TokenAuthMiddleware(App(), sources=[ManagedTokens(store)])
+            assert [await status_of(app, token) for token in tokens] == [200] * len(tokens)
+            assert isinstance(store.database, SQLite)
+            assert store.database._file.companions.losses == 0
+    assert sqlite3.connect(path).execute("pragma integrity_check").fetchall() == [("ok",)]
