@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from asgi_token_auth.access.signed_in import SignedIn, SignedInCall, SignedInFailed
 from asgi_token_auth.asgi.remembered import RememberedTokens
-from asgi_token_auth.asgi.requests import is_preflight, redact_header, redact_query, without_cookies
+from asgi_token_auth.asgi.requests import REDACTED, is_preflight, redact_query, without_cookies
 from asgi_token_auth.asgi.responses import Refusals, private, varying
 from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import ANONYMOUS, Authenticated, Credential, Reason, Rejected, Source
@@ -179,7 +179,7 @@ class TokenAuthMiddleware:
         ):
             found = None
             for header in headers:
-                if len(header[0]) == 13 and header[0].lower() == b"authorization":
+                if len(header[0]) == 13 and (header[0] == b"authorization" or header[0].lower() == b"authorization"):
                     if found is not None:
                         break
                     found = header
@@ -214,7 +214,8 @@ class TokenAuthMiddleware:
         # One key after the other takes half the time of a display with ** in it.
         child = {**scope}
         if position is not None and self._hide_credentials:
-            headers = redact_header(headers, position)
+            headers = headers.copy()
+            headers[position] = (headers[position][0], REDACTED)
         child["headers"] = without_cookies(headers) if self._drop_cookies else headers
         child["actor"] = outcome.actor()
         child["auth"] = outcome.auth

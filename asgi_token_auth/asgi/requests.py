@@ -7,7 +7,8 @@ from typing import Final
 from asgi_token_auth.asgi.types import Scope
 from asgi_token_auth.bearer import HeaderList, QueryParameter
 
-_REDACTED: Final = b"Bearer"
+#: What stands in place of a credential that the app is not shown.
+REDACTED: Final = b"Bearer"
 
 
 def redact_query(scope: Scope, query: bytes, parameter: QueryParameter | None) -> None:
@@ -18,13 +19,6 @@ def redact_query(scope: Scope, query: bytes, parameter: QueryParameter | None) -
         path, _, rest = raw_path.partition(b"?")
         cleaned = parameter.remove(rest)
         scope["raw_path"] = path + b"?" + cleaned if cleaned else path
-
-
-def redact_header(headers: HeaderList, position: int) -> HeaderList:
-    """A copy of ``headers`` in which the field at ``position`` names the scheme and nothing more."""
-    headers = headers.copy()
-    headers[position] = (headers[position][0], _REDACTED)
-    return headers
 
 
 def without_cookies(headers: HeaderList) -> HeaderList:

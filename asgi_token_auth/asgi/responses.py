@@ -76,7 +76,7 @@ def varying(send: Send) -> Send:
         if message["type"] == "http.response.start":
             # Twice as fast as one display with both.
             message = {**message}
-            message["headers"] = [*(message.get("headers") or ()), _VARY]
+            message["headers"] = [*(message["headers"] or ()), _VARY] if "headers" in message else [_VARY]
         return send(message)
 
     return send_varying
