@@ -51,7 +51,11 @@ class File:
             # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
             with contextlib.suppress(asyncio.CancelledError):
                 await _wait_for_threads([opening])
-            if not opening.cancelled() and opening.exception() is None:
+            if opening.cancelled():
+                # The event loop is ending, and a thread that reports to it later would die with a traceback.
+                if connection._thread.is_alive():
+                    connection._thread.join(LOOKUP_TIMEOUT)
+            elif opening.exception() is None:
                 await close_connection(connection)
             raise
         except sqlite3.Error as error:

@@ -131,6 +131,32 @@ def test_a_loop_that_ends_while_a_connection_closes_waits_for_its_thread(
             thread.join(10)
 
 
+@pytest.mark.parametrize("act", ["open", "query", "transaction"])
+@pytest.mark.parametrize("turns", range(5))
+def test_a_loop_that_ends_while_a_connection_opens_waits_for_its_thread(path: Path, act: str, turns: int) -> None:
+    database = SQLite(path)
+    others = set(threading.enumerate())
+
+    async def main() -> None:
+        doing: dict[str, Callable[[], Awaitable[Any]]] = {
+            "open": database.open,
+            "query": partial(database.query, "select 1", {}),
+            "transaction": partial(database.run_many, "delete from t", [{}]),
+        }
+        tasks = [asyncio.ensure_future(doing[act]()) for _ in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        # What is not done is cancelled now, and what it waits for as well.
+        assert tasks
+
+    for _ in range(5):
+        asyncio.run(main())
+        # A thread that reports to a loop that has ended dies, which fails this test.
+        for thread in set(threading.enumerate()) - others:
+            if "_connection_worker_thread" in thread.name:
+                thread.join(10)
+
+
 async def test_trap_4_a_connection_that_was_out_when_the_file_was_replaced_is_not_used_again(
     path: Path, database: SQLite, tmp_path: Path
 ) -> None:
