@@ -276,8 +276,8 @@ def test_ctrl_c_after_the_commit_says_that_it_came_too_late(terminal: Terminal) 
 
         transaction = SQLite._transaction
 
-        async def interrupted(self, steps):
-            result = await transaction(self, steps)
+        async def interrupted(self, steps, *more):
+            result = await transaction(self, steps, *more)
             os.kill(os.getpid(), signal.SIGINT)
             return result
 

@@ -136,7 +136,7 @@ def test_a_locked_database_changes_nothing_and_says_so(terminal: Terminal) -> No
         for process in processes:
             out, err = process.communicate(timeout=60)
             assert process.returncode == 1
-            assert b"another process holds its lock; it is safe to try again" in err
+            assert b"another writer holds its lock; it is safe to try again" in err
             assert out == b""
         # Reading does not wait for a writer.
         assert len(terminal.run("tokens", "list", "--json").json) == 1

@@ -113,14 +113,14 @@ from asgi_token_auth.errors import StorageError
 when = sys.argv.pop(1)
 transaction = SQLite._transaction
 
-async def killed(self, steps):
+async def killed(self, steps, *more):
     def until_the_end():
         result = yield from steps
         if when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    result = await transaction(self, until_the_end())
+    result = await transaction(self, until_the_end(), *more)
     os.kill(os.getpid(), signal.SIGKILL)
 
 SQLite._transaction = killed

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -16,14 +17,29 @@ import aiosqlite
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite.connections import ReaderPool
-from asgi_token_auth.databases.sqlite.failures import ERRORS, is_read_only
-from asgi_token_auth.databases.sqlite.file import WRITE_TIMEOUT, File, close_connection, switch_to_wal
+from asgi_token_auth.databases.sqlite.failures import BUSY, ERRORS, is_busy, is_read_only
+from asgi_token_auth.databases.sqlite.file import (
+    FIRST_RETRY_PAUSE,
+    WRITE_TIMEOUT,
+    File,
+    close_connection,
+    switch_to_wal,
+)
 from asgi_token_auth.databases.sqlite.lookup import SQLiteLookup
 from asgi_token_auth.databases.sqlite.search_index import TrigramIndex
+from asgi_token_auth.databases.sqlite.writers import TURNS
 from asgi_token_auth.databases.steps import drive
 from asgi_token_auth.errors import ConfigurationError, StorageError
 
 T = TypeVar("T")
+
+#: Seconds between looks at whether another process still writes. They find the moments between its transactions.
+_LONGEST_PAUSE: Final = 0.005
+# In one go, because each one on its own is a way to the thread and back.
+# FULL: what was acknowledged survives a power cut, in WAL too.
+# secure_delete: what was deleted shall not stay behind in the file. Not every SQLite is built to do so by itself.
+# busy_timeout: from then on only readers can be in the way, and only where there is no WAL.
+_BEGIN: Final = "pragma synchronous = full; pragma secure_delete = on; begin immediate; pragma busy_timeout = {timeout}"
 
 DIALECT: Final = Dialect(
     identity="integer primary key",
@@ -148,25 +164,33 @@ class SQLite:
         return (await self.query(*columns_statement(sql, parameters), timeout=timeout)).columns
 
     async def transaction(self, steps: Steps[T]) -> T:
-        """Run ``steps`` between BEGIN IMMEDIATE and COMMIT.
+        """Run ``steps`` between BEGIN IMMEDIATE and COMMIT, after those who came before in this event loop.
 
-        It runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing half done.
+        Once it is its turn it runs to its end even if the caller is cancelled, so a client that hangs up leaves nothing
+        half done. Whoever is cancelled earlier changes nothing.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._transaction(steps)))
+        self._file.check_process()
+        deadline = time.monotonic() + WRITE_TIMEOUT
+        try:
+            end_turn = await TURNS.take(self._who(), patience=WRITE_TIMEOUT)
+        except TimeoutError as error:
+            raise StorageError(f"{self.name}: {BUSY}") from error
+        writing = asyncio.ensure_future(self._transaction(steps, deadline))
+        # Not at the end of what it does: the end of the event loop may cancel it before it has begun.
+        writing.add_done_callback(lambda _: end_turn())
+        return await asyncio.shield(writing)
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run one writing statement with each of ``parameters``, all of them or none."""
         await self.transaction(run_many_steps(sql, parameters))
 
-    async def _transaction(self, steps: Steps[T]) -> T:
-        connection = await self._file.connect("rw", timeout=WRITE_TIMEOUT)
+    async def _transaction(self, steps: Steps[T], deadline: float) -> T:
+        # A new one each time: while it is opened, other processes find the file free. And SQLite's own wait would sleep
+        # for longer and longer, and let those who came later go first.
+        connection = await self._file.connect("rw", timeout=0)
         self._writing += 1
         try:
-            # FULL: what was acknowledged survives a power cut, in WAL too.
-            await connection.execute_fetchall("pragma synchronous = full")
-            # What was deleted shall not stay behind in the file. Not every SQLite is built to do so by itself.
-            await connection.execute_fetchall("pragma secure_delete = on")
-            await connection.execute_fetchall("begin immediate")
+            await _begin(connection, deadline)
             try:
                 result = await drive(steps, partial(_run, connection))
             except BaseException:
@@ -182,6 +206,15 @@ class SQLite:
             self._writing -= 1
             steps.close()
             await close_connection(connection)
+
+    def _who(self) -> Hashable:
+        """What those who write to the same file have in common, whatever path leads them there."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            # It is gone, which the attempt to open it says better.
+            return self.path
+        return status.st_dev, status.st_ino
 
     def qualified(self, table: str) -> str:
         """The name of ``table`` as statements must say it."""
@@ -227,6 +260,20 @@ class SQLite:
             # Another thread may have found it too.
             if (found := self._pools.pop(ended, None)) is not None:
                 found.close()
+
+
+async def _begin(connection: aiosqlite.Connection, deadline: float) -> None:
+    """Begin a transaction that writes; other processes are waited for until ``deadline``."""
+    pause = FIRST_RETRY_PAUSE
+    while True:
+        try:
+            await connection.executescript(_BEGIN.format(timeout=int(WRITE_TIMEOUT * 1000)))
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameters | Sequence[Parameters]) -> list[Row]:

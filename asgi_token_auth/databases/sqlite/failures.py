@@ -13,7 +13,9 @@ from typing import Final
 # for "only one statement at a time".
 ERRORS: Final = (sqlite3.Error, sqlite3.Warning)
 
-_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+#: Of another process, or of this one.
+BUSY: Final = "another writer holds its lock; it is safe to try again."
+_LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 #: Bytes that SQLite takes for it at once.
 _SHARED_FILE: Final = 32_768
 _RIGHTS: Final = "give this process the right to write the file and its folder."
@@ -21,7 +23,7 @@ _RIGHTS: Final = "give this process the right to write the file and its folder."
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another connection holds a lock."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED
 
 
 def is_read_only(error: sqlite3.Error) -> bool:
@@ -34,7 +36,7 @@ def sentence(error: Exception, path: Path) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return "another process holds its lock; it is safe to try again."
+            return BUSY
         case sqlite3.SQLITE_FULL:
             return "the disk is full; nothing was changed."
         case sqlite3.SQLITE_READONLY:
