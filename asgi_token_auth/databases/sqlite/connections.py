@@ -7,7 +7,7 @@ from typing import Final
 
 import aiosqlite
 
-from asgi_token_auth.databases.sqlite.companions import NONE, Companions, companions_of, were_replaced
+from asgi_token_auth.databases.sqlite.companions import NONE, Companions, companions_of
 from asgi_token_auth.databases.sqlite.file import LOOKUP_TIMEOUT, File
 
 _POOL_SIZE: Final = 4
@@ -96,7 +96,7 @@ class ReaderPool:
             self._close(self._idle.pop())
 
     def _has_lost_companions(self, pooled: PooledConnection) -> bool:
-        return were_replaced(pooled.companions, companions_of(self._file.path))
+        return self._file.has_lost(pooled.companions, pooled.identity)
 
     def _close(self, pooled: PooledConnection) -> None:
         """Have it closed, without harm to what other processes may have committed."""

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from asgi_token_auth.databases.sqlite.companions import Watch, watch
+from asgi_token_auth.databases.sqlite.companions import Companions, Watch, companions_of, watch, were_replaced
 from asgi_token_auth.databases.sqlite.failures import is_busy, sentence
 from asgi_token_auth.errors import StorageError
 
@@ -26,6 +26,8 @@ LOOKUP_TIMEOUT: Final = 1.0
 FIRST_RETRY_PAUSE: Final = 0.0005
 #: The same for whoever writes.
 WRITE_TIMEOUT: Final = 10.0
+# What aiosqlite takes unless it is told otherwise; nothing here reads rows one by one.
+_ROWS_AT_ONCE: Final = 64
 
 
 class File:
@@ -40,7 +42,16 @@ class File:
     async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
         """A connection with a thread of its own, which waits ``timeout`` seconds for the locks of others."""
         self.check()
-        connection = aiosqlite.connect(self._uri(mode), uri=True, timeout=timeout, isolation_level=None)
+        opened: list[sqlite3.Connection] = []
+
+        def connector() -> sqlite3.Connection:
+            made = sqlite3.connect(
+                self._uri(mode), uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+            )
+            opened.append(made)
+            return made
+
+        connection = aiosqlite.Connection(connector, _ROWS_AT_ONCE)
         # The thread of a connection that nobody closed would otherwise keep the interpreter from ending.
         connection._thread.daemon = True
         opening = asyncio.ensure_future(_open(connection))
@@ -48,13 +59,15 @@ class File:
             await asyncio.shield(opening)
             connection.text_factory = _text_or_bytes
         except asyncio.CancelledError:
-            # aiosqlite would lose the connection that its thread is about to open. No lock is waited for here.
+            # aiosqlite loses the connection that its thread is about to open. No lock is waited for here.
             with contextlib.suppress(asyncio.CancelledError):
                 await _wait_for_threads([opening])
             if opening.cancelled():
                 # The event loop is ending, and a thread that reports to it later would die with a traceback.
                 if connection._thread.is_alive():
                     connection._thread.join(LOOKUP_TIMEOUT)
+                if not connection._thread.is_alive() and opened:
+                    opened[0].close()
             elif opening.exception() is None:
                 await close_connection(connection)
             raise
@@ -84,6 +97,18 @@ class File:
         except OSError as error:
             raise StorageError(f"{self.name} is gone.") from error
         return status.st_dev, status.st_ino, self.companions.losses
+
+    def has_lost(self, companions: Companions, identity: tuple[int, int, int]) -> bool:
+        """Whether the file is still the one of ``identity``, and a file that stood beside it is not.
+
+        When the database itself is gone or is another, SQLite copies nothing into it.
+        """
+        if not were_replaced(companions, companions_of(self.path)):
+            return False
+        try:
+            return self.identity()[:2] == identity[:2]
+        except StorageError:
+            return False
 
     def check_process(self) -> None:
         """Raise StorageError in a child of the process that had the file open."""

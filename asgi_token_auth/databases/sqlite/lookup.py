@@ -111,8 +111,8 @@ class SQLiteLookup:
         self._drop_own()
         self._readers.clear()
 
-    def leave_to_parent(self) -> list[sqlite3.Connection]:
+    def leave_to_parent(self) -> list[Reader]:
         """Forget the connections without closing them, and hand them over."""
-        held = [reader.connection for reader in self._readers.values()]
+        held = list(self._readers.values())
         self._readers.clear()
         return held

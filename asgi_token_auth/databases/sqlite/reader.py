@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import sqlite3
 import time
 from typing import Final
 
 from asgi_token_auth.databases.sqlite import wal_index
-from asgi_token_auth.databases.sqlite.companions import NONE, companions_of, were_replaced
+from asgi_token_auth.databases.sqlite.companions import NONE, companions_of
 from asgi_token_auth.databases.sqlite.file import File
 
 logger: Final = logging.getLogger("asgi_token_auth")
@@ -36,6 +38,7 @@ class Reader:
 
     __slots__ = (
         "_asked",
+        "_closed",
         "_companions",
         "_compared",
         "_file",
@@ -66,6 +69,7 @@ class Reader:
         self._asked = -1
         self._companions = NONE
         self._compared = b""
+        self._closed = False
         self._use_wal_index = use_wal_index
         self._find_again_at = 0.0
         self._search_interval = CHECK_INTERVAL
@@ -114,7 +118,7 @@ class Reader:
 
     def has_lost_companions(self) -> bool:
         """Whether the -wal or the -shm file that this connection uses was deleted or replaced."""
-        return were_replaced(self._companions, companions_of(self._file.path))
+        return self._file.has_lost(self._companions, self.identity)
 
     def note_loss(self) -> bool:
         """Have all connections to these files closed, and say whether this one may be."""
@@ -122,12 +126,20 @@ class Reader:
 
     def close(self) -> None:
         """Close the connection, without harm to what other processes may have committed."""
+        if self._closed:
+            return
+        self._closed = True
         # Before that, because the memory is gone with the last connection.
         self.header = None
         if self.has_lost_companions() and not self.note_loss():
             self._file.companions.keep_open(self.connection)
         else:
             self.connection.close()
+
+    def __del__(self) -> None:
+        # Of another thread than the one that closed the database, and used to its end.
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self.close()
 
     def _ask(self) -> bool:
         """Ask SQLite itself, and say whether anything was committed."""

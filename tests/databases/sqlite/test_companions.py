@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -32,6 +31,13 @@ import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
 connection.execute("update _datasette_auth_tokens set token_status = 'R' where id = 1")
 print(connection.execute("select token_status from _datasette_auth_tokens where id = 1").fetchone()[0])
+connection.close()
+"""
+
+READ = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("select * from t").fetchall()
 connection.close()
 """
 
@@ -221,6 +227,8 @@ async def test_where_sqlite_cannot_be_kept_from_undoing_it_nothing_is_closed(
     assert "for which this process has to be started again" in caplog.text
     assert lookup.fetch_now(1) is None
     assert kept.execute("select 1").fetchall() == [(1,)]
+    # Here, where nobody committed anything.
+    kept.close()
 
 
 @pytest.mark.parametrize("mode", ["passive", "full", "restart", "truncate"])
@@ -229,7 +237,7 @@ async def test_what_sqlite_itself_does_with_them_raises_no_alarm(path: Path, dat
     assert lookup.fetch_now(1) is not None
     for number in range(3):
         sql(path, f"update t set word = 'change {number}'", f"pragma wal_checkpoint({mode})", "vacuum")
-        run("import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select * from t').fetchall()", str(path))
+        run(READ, str(path))
         for reader in lookup._readers.values():
             reader.check_at = 0.0
         found = lookup.fetch_now(1)
@@ -276,4 +284,5 @@ async def test_stores_that_are_opened_and_closed_in_turn_lose_nothing(tmp_path: 
             assert [await status_of(app, token) for token in tokens] == [200] * len(tokens)
             assert isinstance(store.database, SQLite)
             assert store.database._file.companions.losses == 0
-    assert sqlite3.connect(path).execute("pragma integrity_check").fetchall() == [("ok",)]
+    with other(path) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
