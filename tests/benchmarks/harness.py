@@ -1,20 +1,22 @@
 """Compares what ASGI apps cost per request: one process, one event loop, no sockets.
 
-Three rules keep the comparison fair on a machine that does other things too. Every round visits all apps in a new
+Four rules keep the comparison fair on a machine that does other things too. Every round visits all apps in a new
 random order and only numbers of one round are compared with each other. Header bytes are new for every request,
 because Python remembers the hash of bytes that it has seen. Every status is checked, so that a refusal or an
-error is never taken for a fast answer.
+error is never taken for a fast answer. The event loop turns between the batches, so that what an app leaves for later
+is done.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
@@ -37,7 +39,7 @@ _HEADERS = {
 
 
 def http_scope(token: str | None = None) -> Scope:
-    """A request as a server hands it over, the Authorization header last."""
+    """A request as a server hands it over: ten headers, Authorization last."""
     headers = [(_fresh(name), _fresh(value)) for name, value in _HEADERS.items()]
     if token is not None:
         headers.append((_fresh("authorization"), _fresh(f"Bearer {token}")))
@@ -76,26 +78,49 @@ class Case:
     after: Callable[[], object] | None = None
 
 
-class Results:
-    """The median request of every case in every round, in nanoseconds. The first case is the base."""
+class Turn(NamedTuple):
+    """A case in one round, in nanoseconds per request."""
 
-    def __init__(self, medians: dict[str, list[float]]) -> None:
-        self.medians = medians
-        self._base = next(iter(medians.values()))
+    median: float
+    #: Of all but the slowest hundredth, which other programs have slowed.
+    mean: float
+
+
+class Results:
+    """Every case in every round. The first case is the base."""
+
+    def __init__(self, turns: dict[str, list[Turn]]) -> None:
+        self._medians = {name: [turn.median for turn in found] for name, found in turns.items()}
+        self._means = {name: [turn.mean for turn in found] for name, found in turns.items()}
+        self._base = next(iter(self._medians.values()))
+
+    def __iter__(self) -> Any:
+        return iter(self._medians)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._medians
 
     def microseconds(self, name: str) -> float:
         """For orientation: the clock of the machine is in it."""
-        return statistics.median(self.medians[name]) / 1000
+        return statistics.median(self._medians[name]) / 1000
+
+    def over(self, name: str) -> float:
+        """Microseconds that the case adds to the base."""
+        return statistics.median(a - base for a, base in zip(self._medians[name], self._base, strict=True)) / 1000
 
     def ratio(self, name: str, other: str) -> float:
         """The whole request against another case's."""
-        return statistics.median(a / b for a, b in zip(self.medians[name], self.medians[other], strict=True))
+        return statistics.median(a / b for a, b in zip(self._medians[name], self._medians[other], strict=True))
 
-    def cost(self, name: str, unit: str, times: int = 1) -> float:
-        """What the case adds to the base, in what ``unit`` adds to it, which is counted ``times`` over."""
+    def mean_ratio(self, name: str, other: str) -> float:
+        """The same with means, for cases with two kinds of request, between which a median would jump."""
+        return statistics.median(a / b for a, b in zip(self._means[name], self._means[other], strict=True))
+
+    def cost(self, name: str, unit: str) -> float:
+        """What the case adds to the base, in what ``unit`` adds to it."""
         return statistics.median(
-            (a - base) / max((b - base) / times, 1.0)
-            for a, b, base in zip(self.medians[name], self.medians[unit], self._base, strict=True)
+            (a - base) / max(b - base, 1.0)
+            for a, b, base in zip(self._medians[name], self._medians[unit], self._base, strict=True)
         )
 
 
@@ -110,46 +135,51 @@ async def measure(cases: Sequence[Case], *, rounds: int, seconds: float, seed: i
     try:
         for _ in range(rounds):
             for driver in order.sample(drivers, len(drivers)):
-                driver.medians.append(await driver.turn(seconds))
+                driver.turns.append(await driver.turn(seconds))
     finally:
         gc.unfreeze()
-    return Results({driver.case.name: driver.medians for driver in drivers})
+    return Results({driver.case.name: driver.turns for driver in drivers})
 
 
 class _Driver:
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.medians: list[float] = []
+        self.turns: list[Turn] = []
         self._batch = 1
         self._presented = 0
 
     async def warm_up(self, seconds: float) -> None:
         # Every token once, so that what can be remembered is.
         await self._requests(max(len(self.case.tokens), 1), [])
-        median = await self.turn(seconds)
-        self._batch = max(1, min(_MOST_SCOPES, int(_BATCH_SECONDS * 1e9 / max(median, 1.0))))
+        turn = await self.turn(seconds)
+        self._batch = max(1, min(_MOST_SCOPES, int(_BATCH_SECONDS * 1e9 / max(turn.median, 1.0))))
 
-    async def turn(self, seconds: float) -> float:
-        """The median request of one turn."""
+    async def turn(self, seconds: float) -> Turn:
+        """One turn of the case."""
         if self.case.before is not None:
             self.case.before()
         samples: list[int] = []
         end = time.perf_counter() + seconds
         while not samples or time.perf_counter() < end:
             await self._requests(self._batch, samples)
+            await asyncio.sleep(0)
         if self.case.after is not None:
             self.case.after()
-        return statistics.median(samples)
+        samples.sort()
+        kept = samples[: max(1, len(samples) * 99 // 100)]
+        return Turn(statistics.median(samples), statistics.fmean(kept))
 
     async def _requests(self, count: int, samples: list[int]) -> None:
         app, clock = self.case.app, time.perf_counter_ns
-        for scope in [self._scope() for _ in range(count)]:
-            answer = _Answer()
-            started = clock()
-            await app(scope, _receive, answer)
-            samples.append(clock() - started)
-            if answer.status != self.case.status:
-                raise RuntimeError(f"{self.case.name}: expected {self.case.status}, got {answer.status}")
+        while count > 0:
+            for scope in [self._scope() for _ in range(min(count, _MOST_SCOPES))]:
+                answer = _Answer()
+                started = clock()
+                await app(scope, _receive, answer)
+                samples.append(clock() - started)
+                if answer.status != self.case.status:
+                    raise RuntimeError(f"{self.case.name}: expected {self.case.status}, got {answer.status}")
+            count -= _MOST_SCOPES
 
     def _scope(self) -> Scope:
         tokens = self.case.tokens

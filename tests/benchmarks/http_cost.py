@@ -1,246 +1,187 @@
-"""Requests a second over HTTP: our middleware with tokens in SQLite and in PostgreSQL, and without any middleware.
+"""Requests a second over HTTP: managed tokens in SQLite and PostgreSQL, Starlette's dict, and no middleware at all.
 
-Beside it stands a SELECT in PostgreSQL for each request, made in two ways: by the same middleware, which differs in
-nothing else then, and by the shortest code that could do it, which copies no scope, hides nothing and answers without
-``Vary``.
-
-Run by hand, with Debian's ``wrk`` on the path: ``python -m tests.benchmarks.http_cost``. Every round visits all servers
-in a new random order, and only numbers of one round are compared with each other.
+Every round visits all servers in a new random order, and only numbers of one round are compared with each other: one
+core is the server's and the other one is that of wrk, which asks with a hundred tokens in rotation.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
 import random
 import re
+import secrets
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import asyncpg
-import httpx
-import uvicorn
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import URLSafeSerializer
 
-from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
-from asgi_token_auth.asgi.types import ASGIApp
+from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.postgres import Postgres
-from asgi_token_auth.databases.protocol import Database, Found, Lookup
-from asgi_token_auth.databases.rows import answer
+from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.tokens.table import DECIDING
+from tests.benchmarks.apps import SECRET
+from tests.benchmarks.http_servers import BARE, IN_POSTGRES, IN_SQLITE, SELECT, SHORTEST, STARLETTE, Server
+from tests.benchmarks.machine import installed
+from tests.benchmarks.report import Report, Table
+from tests.benchmarks.sizes import Size
+from tests.benchmarks.stores import IN_ROTATION
 from tests.support import postgres
 
-SECRET: Final = "a secret of the benchmark only"
-_TABLE: Final = "_datasette_auth_tokens"
-BARE, IN_SQLITE, OURS, SELECT, SHORTEST = (
-    "no middleware",
-    "managed tokens in SQLite",
-    "managed tokens in PostgreSQL",
-    "the same, a SELECT each",
-    "shortest code, a SELECT each",
-)
-#: Connections for whoever makes a SELECT for each request.
-_POOL_SIZE: Final = 8
+#: A goal that must hold in each of so many runs, which are parts of this one.
+RUNS: Final = 5
 
-
-async def bare(scope: Any, receive: Any, send: Any) -> None:
-    """An app that does nothing else."""
-    if scope["type"] == "lifespan":
-        for step in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{step}.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
-class SelectEach:
-    """Rows by id, with a SELECT of its own for each request."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._pool: Any = None
-
-    def version(self) -> None:
-        """As in PostgreSQL."""
-
-    def fetch_now(self, row_id: int) -> None:
-        pass
-
-    async def fetch(self, row_id: int) -> Found:
-        """Take a connection from a pool and select the row."""
-        row = await (await self.pool()).fetchrow(f"select {DECIDING} from {_TABLE} where id = $1", row_id)
-        return answer(None, row)
-
-    async def pool(self) -> Any:
-        """The pool, made by whoever asks first."""
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(self._dsn, min_size=_POOL_SIZE, max_size=_POOL_SIZE)
-        return self._pool
-
-
-class ShortestCode:
-    """Check the signature, take a connection from a pool, select the row."""
-
-    def __init__(self, app: ASGIApp, dsn: str) -> None:
-        self._app = app
-        self._serializer = URLSafeSerializer(SECRET)
-        self._rows = SelectEach(dsn)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection."""
-        if scope["type"] == "http":
-            header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            try:
-                token_id = self._serializer.loads(header[7:])
-            except BadSignature:
-                token_id = 0
-            row = await (await self._rows.pool()).fetchrow(
-                f"select id, actor_id, token_status from {_TABLE} where id = $1", token_id
-            )
-            if row is None:
-                await send({"type": "http.response.start", "status": 401, "headers": []})
-                await send({"type": "http.response.body", "body": b""})
-                return
-            scope["actor"] = {"id": row["actor_id"]}
-        await self._app(scope, receive, send)
-
-
-def middleware(database: Database, lookup: Lookup | None = None) -> ASGIApp:
-    """Ours, in front of the app, with its own way to read rows or another one."""
-    source = ManagedTokens(TokenStore(database, secret=SECRET))
-    if lookup is not None:
-        source.lookup = lookup
-    return TokenAuthMiddleware(bare, sources=[source])
-
-
-def serve(name: str, place: str, listening: int) -> None:
-    """Be one of the servers.
-
-    Args:
-        place: where its tokens are: a DSN, or the path of a SQLite file.
-        listening: the descriptor of its socket.
-    """
-    apps: dict[str, Any] = {
-        BARE: lambda: bare,
-        IN_SQLITE: lambda: middleware(SQLite(place)),
-        OURS: lambda: middleware(Postgres(place)),
-        SELECT: lambda: middleware(Postgres(place), SelectEach(place)),
-        SHORTEST: lambda: ShortestCode(bare, place),
-    }
-    server = uvicorn.Server(uvicorn.Config(apps[name](), access_log=False, log_level="warning"))
-    server.run(sockets=[socket.socket(fileno=listening)])
+# wrk runs it once for each of its threads, of which there is one.
+_ROTATE: Final = """
+local requests = {}
+for number, token in ipairs(TOKENS) do
+  requests[number] = wrk.format("GET", "/", {["Authorization"] = "Bearer " .. token, ["Accept"] = "application/json"})
+end
+local at = 0
+request = function()
+  at = at % #requests + 1
+  return requests[at]
+end
+"""
 
 
 class Load(NamedTuple):
-    """What wrk measures."""
+    """What was measured in one round; milliseconds in which so many of a hundred requests were answered."""
 
-    requests_per_second: float
-    #: Milliseconds in which 99 of 100 requests were answered.
-    slowest: float
+    rate: float
+    p50: float
+    p99: float
+    #: Microseconds of the server's processor for each request.
+    cpu: float
 
 
-def load(port: int, token: str, *, connections: int, seconds: int) -> Load:
+def load(server: Server, script: Path, *, connections: int, seconds: int) -> Load:
     """Ask as often as possible. Every answer must be 200."""
-    command = ["wrk", "-t1", "--latency", f"-c{connections}", f"-d{seconds}s", "-H", f"Authorization: Bearer {token}"]
-    said = subprocess.run([*command, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True).stdout
+    command = ["wrk", "-t1", "--latency", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
+    before = server.cpu()
+    said = subprocess.run(
+        [*command, f"http://127.0.0.1:{server.port}/"], capture_output=True, text=True, check=True
+    ).stdout
+    cpu = server.cpu() - before
     rate = re.search(r"Requests/sec:\s+([0-9.]+)", said)
-    slowest = re.search(r"99%\s+([0-9.]+)(us|ms|s)", said)
-    if "Non-2xx" in said or "Socket errors" in said or rate is None or slowest is None:
+    answered = re.search(r"(\d+) requests in", said)
+    late = {at: re.search(rf"{at}%\s+([0-9.]+)(us|ms|s)", said) for at in (50, 99)}
+    if "Non-2xx" in said or "Socket errors" in said or rate is None or answered is None:
         raise RuntimeError(said)
-    return Load(float(rate[1]), float(slowest[1]) * {"us": 0.001, "ms": 1, "s": 1000}[slowest[2]])
+    p50, p99 = (float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]] for found in late.values() if found)
+    return Load(float(rate[1]), p50, p99, cpu / int(answered[1]) * 1e6)
 
 
-async def _issue(database: Database) -> str:
-    async with TokenStore(database, secret=SECRET) as store:
-        return (await store.issue("bot")).token
+class Loads:
+    """All rounds with one number of connections."""
 
+    def __init__(self, found: dict[str, list[Load]]) -> None:
+        self.found = found
 
-def _start(stack: ExitStack, name: str, place: str, token: str) -> int:
-    """Start one of the servers, wait for its first answer and return its port."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
-        port: int = listening.getsockname()[1]
-        fd = listening.fileno()
-        command = [
-            sys.executable,
-            "-m",
-            "tests.benchmarks.http_cost",
-            "--serve",
-            name,
-            "--place",
-            place,
-            "--listening",
-            str(fd),
+    def times(self, name: str, other: str, part: str, rounds: slice = slice(None)) -> float:
+        """The median of what one server has of the other, round by round."""
+        pairs = zip(self.found[name][rounds], self.found[other][rounds], strict=True)
+        ratios: list[float] = [getattr(a, part) / max(getattr(b, part), 1e-9) for a, b in pairs]
+        return statistics.median(ratios)
+
+    def worst(self, name: str, other: str, part: str) -> float:
+        """The least of ``RUNS`` runs."""
+        count = len(self.found[name])
+        size = max(1, count // RUNS)
+        return min(self.times(name, other, part, slice(at, at + size)) for at in range(0, count - size + 1, size))
+
+    def table(self, title: str) -> Table:
+        rows = [
+            (
+                name,
+                f"{statistics.median(load.rate for load in loads):,.0f}",
+                f"{self.times(name, BARE, 'rate'):.2f}",
+                f"{statistics.median(load.p50 for load in loads):.2f}",
+                f"{statistics.median(load.p99 for load in loads):.2f}",
+                f"{self.times(name, BARE, 'p99'):.2f}",
+                f"{statistics.median(load.cpu for load in loads):.1f}",
+            )
+            for name, loads in self.found.items()
         ]
-        process = subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.DEVNULL)
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
-    # It listens already, so this waits for the server.
-    answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {token}"}, timeout=30)
-    answer.raise_for_status()
-    return port
+        return Table(title, ("", "requests/s", "of bare", "p50 ms", "p99 ms", "of bare", "CPU us"), rows)
 
 
-def run(*, rounds: int, seconds: int, connections: Sequence[int]) -> None:
-    """Measure and print."""
-    with ExitStack() as stack:
-        server = stack.enter_context(postgres.running())
-        file = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "tokens.db")
-        kept = asyncio.run(_issue(Postgres(server.dsn())))
-        simple = str(URLSafeSerializer(SECRET).dumps(1))
-        tokens = {BARE: kept, IN_SQLITE: asyncio.run(_issue(SQLite(file))), OURS: kept, SELECT: kept, SHORTEST: simple}
-        ports = {
-            name: _start(stack, name, file if name == IN_SQLITE else server.dsn(), token)
-            for name, token in tokens.items()
-        }
-        for count in connections:
-            found: dict[str, list[Load]] = {name: [] for name in tokens}
-            for _ in range(rounds):
-                for name in random.sample(list(tokens), len(tokens)):
-                    found[name].append(load(ports[name], tokens[name], connections=count, seconds=seconds))
-            print(f"PostgreSQL {server.version}, {count} connections, {rounds} rounds of {seconds} s")
-            _show(found)
+async def issue(database: Database) -> list[str]:
+    async with TokenStore(database, secret=SECRET) as store:
+        return [(await store.issue(f"actor {number}")).token for number in range(IN_ROTATION)]
 
 
-def _show(found: dict[str, list[Load]]) -> None:
-    def times(name: str, other: str, part: int = 0) -> float:
-        return statistics.median(a[part] / b[part] for a, b in zip(found[name], found[other], strict=True))
+def start(stack: ExitStack, folder: Path, dsn: str | None) -> tuple[dict[str, Server], dict[str, Path]]:
+    """Every server that can be started here, and what wrk is told about its tokens."""
+    known = folder / "known.txt"
+    plain = [secrets.token_urlsafe(32) for _ in range(IN_ROTATION)]
+    known.write_text("\n".join(plain))
+    file = str(folder / "tokens.db")
+    places = {BARE: (str(known), plain), STARLETTE: (str(known), plain)}
+    places[IN_SQLITE] = (file, asyncio.run(issue(SQLite(file))))
+    if dsn is not None:
+        kept = asyncio.run(issue(Postgres(dsn)))
+        serializer = URLSafeSerializer(SECRET)
+        places[IN_POSTGRES] = places[SELECT] = (dsn, kept)
+        places[SHORTEST] = (dsn, [str(serializer.dumps(number)) for number in range(1, IN_ROTATION + 1)])
+    scripts = {}
+    for number, (name, (_, tokens)) in enumerate(places.items()):
+        scripts[name] = folder / f"{number}.lua"
+        listed = ", ".join(json.dumps(token) for token in tokens)
+        scripts[name].write_text(_ROTATE.replace("TOKENS", "{" + listed + "}"))
+    return {name: Server(stack, name, place, tokens[0]) for name, (place, tokens) in places.items()}, scripts
 
-    print(f"{'':32}requests/s   of none   99 of 100   of none")
-    for name, loads in found.items():
-        rate, slowest = (statistics.median(part) for part in zip(*loads, strict=True))
-        print(f"  {name:30}{rate:10.0f}{times(name, BARE):10.2f}{slowest:9.2f} ms{times(name, BARE, 1):9.1f}x")
-    for name in (SELECT, SHORTEST):
-        print(f"  {OURS} against {name}: {times(OURS, name):.1f}x")
+
+def measure(servers: dict[str, Server], scripts: dict[str, Path], connections: int, size: Size) -> Loads:
+    found: dict[str, list[Load]] = {name: [] for name in servers}
+    for _ in range(size.http_rounds):
+        for name in random.sample(list(servers), len(servers)):
+            found[name].append(load(servers[name], scripts[name], connections=connections, seconds=size.http_seconds))
+    return Loads(found)
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Requests a second over HTTP.")
-    # Machines change their speed for seconds at a time, so many short rounds tell more than a few long ones.
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seconds", type=int, default=1)
-    parser.add_argument("--connections", type=int, nargs="+", default=[32, 1])
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--place", help=argparse.SUPPRESS)
-    parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve is not None:
-        serve(arguments.serve, arguments.place, arguments.listening)
-        return
+def benchmark(size: Size) -> Report:
+    """Measure."""
+    report = Report()
     if shutil.which("wrk") is None:
-        sys.exit("This needs wrk: apt-get install wrk.")
-    run(rounds=arguments.rounds, seconds=arguments.seconds, connections=arguments.connections)
+        report.missing.append("Requests over HTTP need wrk: apt-get install wrk.")
+        return report
+    loop = "uvloop" if installed("uvloop") else "asyncio"
+    parser = "httptools" if installed("httptools") else "h11"
+    if (loop, parser) != ("uvloop", "httptools"):
+        report.missing.append(
+            f"The goals are for uvloop and httptools; this is {loop} and {parser}: pip install uvloop."
+        )
+    with ExitStack() as stack:
+        dsn = None
+        if postgres.programs() is None:
+            report.missing.append(f"PostgreSQL over HTTP: {postgres.NEEDED}.")
+        else:
+            dsn = stack.enter_context(postgres.running()).dsn()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers, scripts = start(stack, folder, dsn)
+        loads = {count: measure(servers, scripts, count, size) for count in size.connections}
+    for count, found in loads.items():
+        report.tables.append(found.table(f"Over HTTP, uvicorn with {loop} and {parser}, {count} connections"))
+    most = loads[max(size.connections)]
+    if (loop, parser) == ("uvloop", "httptools"):
+        report.values = values(most, with_postgres=dsn is not None)
+    return report
 
 
-if __name__ == "__main__":
-    main()
+def values(loads: Loads, *, with_postgres: bool) -> dict[str, float]:
+    """For the goals."""
+    found = {
+        "managed / bare, rate": loads.times(IN_SQLITE, BARE, "rate"),
+        "managed / Starlette's dict, rate": loads.times(IN_SQLITE, STARLETTE, "rate"),
+        "managed / bare, p99": loads.times(IN_SQLITE, BARE, "p99"),
+        "managed / bare, CPU": loads.times(IN_SQLITE, BARE, "cpu"),
+    }
+    if with_postgres:
+        found["PostgreSQL / bare, rate, worst of five runs"] = loads.worst(IN_POSTGRES, BARE, "rate")
+    return found

@@ -1,15 +1,8 @@
-"""What the pages cost with many tokens, next to the same pages with few. Run it: it prints one table.
-
-    python -m tests.benchmarks.list_cost [--many 100000]
-
-Only ratios mean anything, and only within one run.
-"""
+"""What the pages cost with many tokens, next to the same pages with few, all in one interleaved run."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,10 +12,11 @@ from asgi_token_auth import TokenStore, from_config
 from asgi_token_auth.databases.protocol import Steps
 from asgi_token_auth.databases.sqlite import SQLite
 from tests.benchmarks.harness import App, Case, measure
+from tests.benchmarks.report import Report, Table
+from tests.benchmarks.sizes import Size
 
 _SECRET = "a secret for benchmarks only"
 _FEW = 100
-_GOAL = 3.0
 _PATH = "/-/api/tokens"
 
 # Half of the tokens are ann's, three are bob's, one more is of each of the other users. As many of few tokens as of
@@ -111,7 +105,8 @@ async def site(stack: AsyncExitStack, path: Path, count: int) -> App:
     return from_config(nothing, block, databases={"tokens": database}, secret=_SECRET, signed_in=signed_in)
 
 
-async def run(*, many: int, rounds: int, seconds: float) -> bool:
+async def run(size: Size) -> Report:
+    many = size.listed
     with tempfile.TemporaryDirectory() as name:
         async with AsyncExitStack() as stack:
             apps = {count: await site(stack, Path(name) / f"{count}.db", count) for count in (_FEW, many)}
@@ -120,29 +115,20 @@ async def run(*, many: int, rounds: int, seconds: float) -> bool:
                 for title, (user, path, query) in PAGES.items()
                 for count, app in apps.items()
             ]
-            results = await measure(cases, rounds=rounds, seconds=seconds)
-    met = True
-    print(f"{'':40} {f'{_FEW:,}':>10} {f'{many:,}':>10} {'ratio':>8}   goal: {_GOAL:g} or less")
+            results = await measure(cases, rounds=size.list_rounds, seconds=size.list_seconds)
+    rows, ratios = [], []
     for title in PAGES:
         few, large = f"{title}, {_FEW:,}", f"{title}, {many:,}"
-        ratio = results.ratio(large, few)
-        met = met and ratio <= _GOAL
-        print(
-            f"{title:40} {results.microseconds(few):8.0f}us {results.microseconds(large):8.0f}us {ratio:8.2f}   "
-            f"{'met' if ratio <= _GOAL else 'MISSED'}"
-        )
-    return met
+        ratios.append(results.ratio(large, few))
+        took = [f"{results.microseconds(name) / 1000:.2f}" for name in (few, large)]
+        rows.append((title, *took, f"{ratios[-1]:.2f}"))
+    columns = ("", f"ms, {_FEW:,} tokens", f"ms, {many:,}", "ratio")
+    return Report(
+        [Table("Pages of the list", columns, rows)],
+        {"longest list / the same of few tokens, worst page": max(ratios)},
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the pages cost with many tokens.")
-    parser.add_argument("--many", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=0.1, help="of each case's turn in a round")
-    arguments = parser.parse_args()
-    if not asyncio.run(run(many=arguments.many, rounds=arguments.rounds, seconds=arguments.seconds)):
-        sys.exit("A goal was missed.")
-
-
-if __name__ == "__main__":
-    main()
+def benchmark(size: Size) -> Report:
+    """Measure."""
+    return asyncio.run(run(size))

@@ -1,379 +1,223 @@
-"""What a request costs through the middleware, next to its peers and to the goals. Run it: it prints one table.
-
-    python -m tests.benchmarks.request_cost [--rows 1000000]
-
-Only ratios mean anything, and only within one run.
-"""
+"""What a request costs through the middleware, next to peers of one page of code, all in one interleaved run."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
-import multiprocessing
 import secrets
 import sqlite3
 import tempfile
-import time
-import tracemalloc
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Final
 
 import aiosqlite
-from itsdangerous import BadSignature, URLSafeSerializer
-from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
-from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import HTTPConnection
+from itsdangerous import URLSafeSerializer
 
-from asgi_token_auth import (
-    Credential,
-    ManagedTokens,
-    SignedTokens,
-    Source,
-    SQLTokens,
-    StaticTokens,
-    TokenAuthMiddleware,
-    TokenStore,
-)
-from asgi_token_auth.databases.protocol import Steps
+from asgi_token_auth import ManagedTokens, SignedTokens, SQLTokens, StaticTokens, TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.tokens.text import digest_nonce, new_nonce
-from tests.benchmarks.harness import App, Case, Results, Scope, measure
+from asgi_token_auth.tokens.text import new_nonce
+from tests.benchmarks.apps import (
+    SECRET,
+    LoadsOnly,
+    NoOp,
+    SelectHere,
+    SelectPerRequest,
+    VersionOnly,
+    bare,
+    protected,
+    starlette_with_a_dict,
+)
+from tests.benchmarks.harness import Case, Results, http_scope, measure
+from tests.benchmarks.report import Bar, Report, Table
+from tests.benchmarks.sizes import Size
+from tests.benchmarks.stores import IN_ROTATION, RESTRICTIONS, Counting, Untouched, Writer, managed_tokens
 
-_SECRET = "a secret for benchmarks only"
-_IN_ROTATION = 100
-_ROWS = 1_000
-_NO_OPS = 10
-_REMEMBERED = 2_000
+BARE: Final = "bare app"
+NO_OP: Final = "no-op middleware"
+ANONYMOUS: Final = "no credential"
+STARLETTE: Final = "Starlette's AuthenticationMiddleware, a dict"
+STATIC: Final = {count: f"hard-coded, {count:,} token{'s' if count > 1 else ''}" for count in (1, 100, 10_000)}
+MANAGED: Final = "managed, WAL"
+JOURNAL: Final = "managed, rollback journal"
+RESTRICTED: Final = "managed, restricted"
+SIGNED: Final = "signed (dstok_)"
+SQL: Final = "custom SQL"
+UNKNOWN: Final = "unknown token, refused"
+BAD_SIGNATURE: Final = "bad signature, refused"
+LOADS: Final = "itsdangerous loads() of a bad signature"
+VERSION: Final = "nothing but PRAGMA data_version"
+ROWS: Final = "managed, {:,} rows"
+COMMITS: Final = {rate: f"managed, {rate:,} commits/s elsewhere" for rate in (100, 1_000)}
+MANY: Final = "managed, {:,} tokens in rotation"
+SELECT_HERE: Final = "itsdangerous, then a SELECT"
+SELECT: Final = "itsdangerous, then an aiosqlite SELECT"
 
-BARE = "bare app"
-NO_OPS = f"{_NO_OPS} no-op middlewares"
-STARLETTE = "Starlette's AuthenticationMiddleware, a dict"
-SELECT = "itsdangerous, then an aiosqlite SELECT"
-LOADS = "bad signature: itsdangerous loads()"
-ANONYMOUS = "no credential"
-STATIC = {count: f"hard-coded, {count:,} tokens" for count in (1, 100, 10_000)}
-SIGNED = "signed (dstok_)"
-MANAGED = "managed, WAL"
-VERSION = "nothing but PRAGMA data_version, WAL"
-JOURNAL = "managed, rollback journal"
-COMMITS = {rate: f"managed, WAL, {rate:,} commits/s elsewhere" for rate in (100, 1_000)}
-BAD_SIGNATURE = "bad signature: managed"
-SQL = "custom SQL"
-
-
-async def bare(scope: Any, receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
-class NoOp:
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
-
-
-class DictBackend(AuthenticationBackend):
-    """As Starlette's documentation writes a backend: new credentials and a new user for every request."""
-
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._known = dict.fromkeys(tokens, "bot")
-
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        scheme, _, token = conn.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or token not in self._known:
-            return None
-        return AuthCredentials(["authenticated"]), SimpleUser(self._known[token])
-
-
-class SelectPerRequest:
-    """The same check without a cache: the signature, then the row."""
-
-    def __init__(self, app: App, serializer: URLSafeSerializer, connection: aiosqlite.Connection) -> None:
-        self.app = app
-        self._serializer = serializer
-        self._connection = connection
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        token_id = self._serializer.loads(_bearer(scope))
-        rows = await self._connection.execute_fetchall("select name from tokens where id = ?", (token_id,))
-        await self.app({**scope, "actor": {"id": next(iter(rows))[0]}}, receive, send)
+#: What the chart shows.
+BARS: Final = {
+    NO_OP: False,
+    ANONYMOUS: True,
+    STARLETTE: False,
+    STATIC[100]: True,
+    STATIC[10_000]: True,
+    MANAGED: True,
+    JOURNAL: True,
+    SIGNED: True,
+    SELECT_HERE: False,
+    SELECT: False,
+}
 
 
-class VersionOnly:
-    """Nothing but the question that a strict answer costs."""
-
-    def __init__(self, app: App, connection: sqlite3.Connection) -> None:
-        self.app = app
-        self._cursor = connection.cursor()
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        self._cursor.execute("pragma data_version").fetchall()
-        await self.app(scope, receive, send)
-
-
-class LoadsOnly:
-    """Nothing but itsdangerous and a fixed answer."""
-
-    def __init__(self, serializer: URLSafeSerializer) -> None:
-        self._serializer = serializer
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        try:
-            self._serializer.loads(_bearer(scope))
-        except BadSignature:
-            await send({"type": "http.response.start", "status": 401, "headers": []})
-            await send({"type": "http.response.body", "body": b"no"})
-
-
-def _bearer(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value[7:], "ascii")
-    return ""
-
-
-class Untouched(SQLite):
-    """A database that turns every use into an error, and so into a status that no case expects."""
-
-    async def open(self) -> NoReturn:
-        raise RuntimeError("the database was opened")
-
-    def lookup(self, table: str, columns: str) -> Any:
-        return self
-
-    def version(self) -> NoReturn:
-        raise RuntimeError("the database was read")
-
-
-class Writer:
-    """Another process that commits to an unrelated table of ``path``, while it is told to."""
-
-    def __init__(self, path: Path, rate: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._running = context.Event()
-        self._process = context.Process(target=_commit, args=(path, rate, self._running), daemon=True)
-        self._process.start()
-
-    def start(self) -> None:
-        self._running.set()
-
-    def pause(self) -> None:
-        self._running.clear()
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.join()
-
-
-def _commit(path: Path, rate: int, running: Any) -> None:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
-    connection.execute("pragma synchronous = off")
-    connection.execute("create table if not exists unrelated (id integer primary key, value)")
-    connection.execute("insert or ignore into unrelated values (1, 0)")
-    while running.wait():
-        due = time.perf_counter()
-        while running.is_set():
-            connection.execute("update unrelated set value = value + 1 where id = 1")
-            due += 1 / rate
-            time.sleep(max(0.0, due - time.perf_counter()))
-
-
-async def managed_tokens(
-    stack: AsyncExitStack, path: Path, *, rows: int, known: int = _IN_ROTATION, wal: bool = True
-) -> tuple[TokenStore, list[str]]:
-    """A store with ``rows`` tokens, and the text of the ``known`` ones."""
-    store = TokenStore(SQLite(path, journal_mode="wal" if wal else None), secret=_SECRET)
-    await stack.enter_async_context(store)
-    nonces = {token_id: new_nonce() for token_id in range(1, known + 1)}
-
-    def fill() -> Steps[None]:
-        columns = "token_status, actor_id, permissions, created_timestamp, secret_version, token_digest"
-        for token_id, nonce in nonces.items():
-            yield (
-                f"insert into {store.table} (id, {columns}) values (:id, 'A', :actor, 'null', 1, 0, :digest)",
-                {"id": token_id, "actor": f"actor {token_id}", "digest": digest_nonce(nonce)},
-            )
-        yield (
-            f"insert into {store.table} ({columns}) with recursive n(i) as (select 1 where :more > 0 union all "
-            "select i + 1 from n where i < :more) select 'A', 'actor', 'null', 1, 0, hex(randomblob(32)) from n",
-            {"more": rows - known},
-        )
-
-    await store.database.transaction(fill())
-    return store, [store.text.build(token_id, nonce) for token_id, nonce in nonces.items()]
-
-
-async def bytes_per_token(stack: AsyncExitStack, folder: Path) -> float:
-    """What a remembered token takes, whatever it is made of."""
-    store, tokens = await managed_tokens(stack, folder / "remembered.db", rows=_REMEMBERED, known=_REMEMBERED)
-    source = ManagedTokens(store)
-    await source.authenticate(Credential(tokens.pop()))
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    for token in tokens:
-        await source.authenticate(Credential(str(bytes(token, "ascii"), "ascii")))
-    # Notes of use are gone as soon as they are written.
-    await source.flush()
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return (after - before) / len(tokens)
-
-
-async def build_cases(stack: AsyncExitStack, folder: Path, rows: int) -> list[Case]:
-    def protected(*sources: Source) -> App:
-        return TokenAuthMiddleware(bare, sources=sources)
-
+async def plain_cases() -> list[Case]:
+    """Those without a database."""
     hard_coded = [secrets.token_urlsafe(32) for _ in range(10_000)]
-    no_ops: App = bare
-    for _ in range(_NO_OPS):
-        no_ops = NoOp(no_ops)
-    cases = [
-        Case(BARE, bare),
-        Case(NO_OPS, no_ops),
-        Case(
-            STARLETTE,
-            AuthenticationMiddleware(bare, backend=DictBackend(hard_coded[:_IN_ROTATION])),
-            hard_coded[:_IN_ROTATION],
-        ),
-        Case(ANONYMOUS, protected(StaticTokens({hard_coded[0]: {"id": "bot"}}))),
+    few = hard_coded[:IN_ROTATION]
+    signed = SignedTokens(SECRET)
+    static = [
+        Case(STATIC[count], protected(StaticTokens({token: {"id": "bot"} for token in tokens})), tokens)
+        for count in STATIC
+        for tokens in [hard_coded[:count]]
     ]
-    for count, name in STATIC.items():
-        tokens = hard_coded[:count]
-        cases.append(Case(name, protected(StaticTokens({token: {"id": "bot"} for token in tokens})), tokens))
-    signed = SignedTokens(_SECRET)
-    cases.append(Case(SIGNED, protected(signed), [signed.create_token(f"actor {n}") for n in range(_IN_ROTATION)]))
+    return [
+        Case(BARE, bare),
+        Case(NO_OP, NoOp(bare)),
+        Case(ANONYMOUS, protected(StaticTokens({hard_coded[0]: {"id": "bot"}}))),
+        Case(STARLETTE, starlette_with_a_dict(few), few),
+        *static,
+        Case(SIGNED, protected(signed), [signed.create_token(f"actor {number}") for number in range(IN_ROTATION)]),
+    ]
 
-    async def managed(name: str, file: str, *, wal: bool = True, rows: int = _ROWS, commits: int | None = None) -> None:
-        store, tokens = await managed_tokens(stack, folder / file, rows=rows, wal=wal)
-        app = protected(ManagedTokens(store))
-        if commits is None:
-            cases.append(Case(name, app, tokens))
-            return
-        writer = Writer(folder / file, commits)
-        stack.callback(writer.close)
-        cases.append(Case(name, app, tokens, before=writer.start, after=writer.pause))
 
-    await managed(MANAGED, "wal.db")
+async def managed_cases(stack: AsyncExitStack, folder: Path, size: Size, counting: Counting) -> list[Case]:
+    """Those with managed tokens. ``counting`` is the database of the many tokens."""
+    store, tokens = await managed_tokens(stack, folder / "wal.db")
     version = sqlite3.connect(folder / "wal.db", isolation_level=None)
     stack.callback(version.close)
-    cases.append(Case(VERSION, VersionOnly(bare, version)))
-    if rows != _ROWS:
-        await managed(_many(rows), "many.db", rows=rows)
+    strangers = [secrets.token_urlsafe(32) for _ in range(IN_ROTATION)]
+    cases = [
+        Case(MANAGED, protected(ManagedTokens(store)), tokens),
+        Case(VERSION, VersionOnly(bare, version)),
+        Case(UNKNOWN, protected(ManagedTokens(store)), strangers, status=401),
+    ]
+    journal, tokens = await managed_tokens(stack, folder / "journal.db", wal=False)
+    cases.append(Case(JOURNAL, protected(ManagedTokens(journal)), tokens))
+    restricted, tokens = await managed_tokens(stack, folder / "restricted.db", restrictions=RESTRICTIONS)
+    cases.append(Case(RESTRICTED, protected(ManagedTokens(restricted)), tokens))
+    large, tokens = await managed_tokens(stack, folder / "large.db", rows=size.rows)
+    cases.append(Case(ROWS.format(size.rows), protected(ManagedTokens(large)), tokens))
+    many, tokens = await managed_tokens(
+        stack, folder / "many.db", rows=size.many_tokens, known=size.many_tokens, database=counting
+    )
+    cases.append(Case(MANY.format(size.many_tokens), protected(ManagedTokens(many)), tokens))
     for rate, name in COMMITS.items():
-        await managed(name, f"commits{rate}.db", commits=rate)
-    await managed(JOURNAL, "journal.db", wal=False)
+        store, tokens = await managed_tokens(stack, folder / f"commits{rate}.db")
+        writer = Writer(folder / f"commits{rate}.db", rate)
+        stack.callback(writer.close)
+        cases.append(Case(name, protected(ManagedTokens(store)), tokens, before=writer.start, after=writer.pause))
+    return cases
 
-    serializer = URLSafeSerializer(_SECRET, salt="benchmark")
-    store = TokenStore(Untouched(folder / "untouched.db"), secret=_SECRET)
+
+async def refused_cases(folder: Path) -> list[Case]:
+    """Tokens that somebody else signed."""
+    store = TokenStore(Untouched(folder / "untouched.db"), secret=SECRET)
     other = TokenStore(SQLite(folder / "untouched.db"), secret="a secret of somebody else")
-    forged = [other.text.build(n, new_nonce()) for n in range(1, _IN_ROTATION + 1)]
-    cases += [
+    forged = [other.text.build(number, new_nonce()) for number in range(1, IN_ROTATION + 1)]
+    loads = LoadsOnly(URLSafeSerializer(SECRET, salt="benchmark"))
+    return [
         Case(BAD_SIGNATURE, protected(ManagedTokens(store)), forged, status=401),
-        Case(LOADS, LoadsOnly(serializer), [token.removeprefix("dsatok_") for token in forged], status=401),
+        Case(LOADS, loads, [token.removeprefix("dsatok_") for token in forged], status=401),
     ]
 
+
+async def querying_cases(stack: AsyncExitStack, folder: Path) -> list[Case]:
+    """Those that make a query for each request."""
+    serializer = URLSafeSerializer(SECRET, salt="benchmark")
     connection = await stack.enter_async_context(aiosqlite.connect(folder / "other.db"))
     await connection.executescript(
         "pragma journal_mode = wal; create table tokens (id integer primary key, name text, token_secret text)"
     )
-    kept = {n: secrets.token_hex(16) for n in range(1, _IN_ROTATION + 1)}
+    kept = {number: secrets.token_hex(16) for number in range(1, IN_ROTATION + 1)}
     await connection.executemany("insert into tokens values (?, 'bot', ?)", kept.items())
     await connection.commit()
+    here = sqlite3.connect(folder / "other.db", isolation_level=None)
+    stack.callback(here.close)
     own = SQLTokens(
         SQLite(folder / "other.db"),
         "select name as actor_id, token_secret from tokens where id = cast(:token_id as integer)",
     )
     await own.open()
     stack.push_async_callback(own.close)
-    cases += [
-        Case(SQL, protected(own), [f"{n}-{secret}" for n, secret in kept.items()]),
-        Case(SELECT, SelectPerRequest(bare, serializer, connection), [str(serializer.dumps(n)) for n in kept]),
+    signed = [str(serializer.dumps(number)) for number in kept]
+    return [
+        Case(SQL, protected(own), [f"{number}-{secret}" for number, secret in kept.items()]),
+        Case(SELECT_HERE, SelectHere(bare, serializer, here), signed),
+        Case(SELECT, SelectPerRequest(bare, serializer, connection), signed),
     ]
-    return cases
 
 
-def _many(rows: int) -> str:
-    return f"managed, WAL, {rows:,} rows"
+def report(results: Results, size: Size, reads: float) -> Report:
+    found = Report()
+    found.tables.append(table("Requests, in one process without sockets", results, BARE, STARLETTE, "Starlette's dict"))
+    found.bars = [Bar(name, results.over(name), ours) for name, ours in BARS.items()]
+    found.values = {
+        "managed / Starlette's dict": results.cost(MANAGED, STARLETTE),
+        "hard-coded 100 / Starlette's dict": results.cost(STATIC[100], STARLETTE),
+        "hard-coded 10,000 / 1, whole request": results.ratio(STATIC[10_000], STATIC[1]),
+        "signed / Starlette's dict": results.cost(SIGNED, STARLETTE),
+        "no credential / Starlette's dict": results.cost(ANONYMOUS, STARLETTE),
+        "100 commits/s / idle, whole request": results.mean_ratio(COMMITS[100], MANAGED),
+        "1,000 commits/s / idle, whole request": results.mean_ratio(COMMITS[1_000], MANAGED),
+        "large table / 1,000 rows, whole request": results.ratio(ROWS.format(size.rows), MANAGED),
+        "aiosqlite SELECT / managed": results.cost(SELECT, MANAGED),
+        "bad signature / itsdangerous loads()": results.cost(BAD_SIGNATURE, LOADS),
+        "many tokens / signature and SELECT": results.cost(MANY.format(size.many_tokens), SELECT_HERE),
+        "many tokens, reads of rows per request": reads,
+    }
+    return found
 
 
-@dataclass(frozen=True)
-class Goal:
-    text: str
-    reached: float
-    limit: float
-    at_least: bool = False
-
-    def __str__(self) -> str:
-        met = self.reached >= self.limit if self.at_least else self.reached <= self.limit
-        sign = ">=" if self.at_least else "<="
-        return f"{self.text:78} {sign} {self.limit:7.2f}   {self.reached:8.2f}   {'met' if met else 'MISSED'}"
-
-
-def goals(results: Results, remembered: float, rows: int) -> list[Goal]:
-    reached = [
-        Goal("1  managed, WAL: added cost in no-op middlewares", results.cost(MANAGED, NO_OPS, _NO_OPS), 28),
-        Goal("1  managed, WAL: added cost against Starlette's with a dict", results.cost(MANAGED, STARLETTE), 1.6),
-        Goal(
-            "1  hard-coded, 100: added cost against Starlette's with a dict", results.cost(STATIC[100], STARLETTE), 0.7
-        ),
-        Goal(
-            "1  hard-coded, 10,000 tokens: the request against 1 token", results.ratio(STATIC[10_000], STATIC[1]), 1.3
-        ),
-        Goal(
-            "2  a SELECT through aiosqlite against managed: added cost",
-            results.cost(SELECT, MANAGED),
-            40,
-            at_least=True,
-        ),
-        Goal("5  1,000 commits/s elsewhere: the request against idle", results.ratio(COMMITS[1_000], MANAGED), 3),
-        Goal("5  100 commits/s elsewhere: the request against idle", results.ratio(COMMITS[100], MANAGED), 1.1),
-        Goal("8  bad signature: added cost against itsdangerous' loads()", results.cost(BAD_SIGNATURE, LOADS), 1.0),
-        Goal("8  bytes per remembered token", remembered, 1024),
+def table(title: str, results: Results, base: str, unit: str, short: str) -> Table:
+    """All cases of an interleaved run."""
+    rows = [
+        (
+            name,
+            f"{results.over(name):.2f}",
+            f"{results.cost(name, unit):.2f}",
+            f"{results.ratio(name, base):.2f}",
+            f"{results.microseconds(name):.2f}",
+        )
+        for name in results
     ]
-    if rows != _ROWS:
-        reached.insert(
-            5, Goal(f"4  {rows:,} rows: the request against {_ROWS:,}", results.ratio(_many(rows), MANAGED), 1.05)
-        )
-    return reached
+    return Table(title, ("", f"us over {base}", f"x {short}", f"x {base}, whole", "us, whole"), rows)
 
 
-def print_report(results: Results, reached: Sequence[Goal]) -> None:
-    print(f"{'':46} {'x bare':>8} {'adds, no-ops':>13} {'adds, Starlettes':>17} {'us':>8}")
-    for name in results.medians:
-        print(
-            f"{name:46} {results.ratio(name, BARE):8.2f} {results.cost(name, NO_OPS, _NO_OPS):13.1f} "
-            f"{results.cost(name, STARLETTE):17.2f} {results.microseconds(name):8.2f}"
-        )
-    print()
-    for goal in reached:
-        print(goal)
-
-
-async def run(*, rounds: int, seconds: float, rows: int) -> None:
+async def run(size: Size) -> Report:
     with tempfile.TemporaryDirectory() as name:
         async with AsyncExitStack() as stack:
             folder = Path(name)
-            remembered = await bytes_per_token(stack, folder)
-            cases = await build_cases(stack, folder, rows)
-            results = await measure(cases, rounds=rounds, seconds=seconds)
-            print_report(results, goals(results, remembered, rows))
+            counting = Counting(folder / "many.db")
+            cases = [
+                *await plain_cases(),
+                *await managed_cases(stack, folder, size, counting),
+                *await refused_cases(folder),
+                *await querying_cases(stack, folder),
+            ]
+            results = await measure(cases, rounds=size.rounds, seconds=size.seconds)
+            many = next(case for case in cases if case.name == MANY.format(size.many_tokens))
+            return report(results, size, await reads_per_request(many, counting))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What a request costs through the middleware.")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=0.04, help="of each case's turn in a round")
-    parser.add_argument("--rows", type=int, default=_ROWS, help="compare a table of so many rows, for example 1000000")
-    arguments = parser.parse_args()
-    asyncio.run(run(rounds=arguments.rounds, seconds=arguments.seconds, rows=arguments.rows))
+async def reads_per_request(case: Case, counting: Counting) -> float:
+    """How often a row is read for each request of ``case``."""
+    before = counting.reads
+    for token in case.tokens:
+        await case.app(http_scope(token), None, _ignore)
+    return (counting.reads - before) / len(case.tokens)
 
 
-if __name__ == "__main__":
-    main()
+async def _ignore(message: object) -> None:
+    """What the app sends was looked at in the rounds."""
+
+
+def benchmark(size: Size) -> Report:
+    """Measure."""
+    return asyncio.run(run(size))
