@@ -53,8 +53,9 @@ class UsageLog:
         known = self._waiting.get(row_id)
         if known is None or when >= known[0]:
             self._waiting[row_id] = (when, by)
-        # A task of another event loop may never have been finished; this loop needs its own.
-        if self._task is None or self._task.done() or self._task.get_loop() is not asyncio.get_running_loop():
+        # A task of another event loop writes for this one too, unless that loop has ended and will never finish it.
+        # With a task for each turn, threads that take turns would leave hundreds of writes to the end of their loops.
+        if self._task is None or self._task.done() or not self._task.get_loop().is_running():
             self._task = asyncio.get_running_loop().create_task(self._later())
 
     async def flush(self) -> None:

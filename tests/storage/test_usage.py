@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -279,3 +280,31 @@ async def test_a_note_of_use_writes_nothing_on_the_path_of_the_request(
     for _ in range(20):
         await use(store, issued.token)
     monkeypatch.undo()
+
+
+def test_event_loops_of_several_threads_share_one_task_that_writes() -> None:
+    written: list[Use] = []
+
+    async def write(batch: Sequence[Use]) -> None:
+        written.extend(batch)
+
+    log = UsageLog(write, interval=0.01)
+    turn = threading.Barrier(2)
+    tasks: list[int] = []
+
+    async def note(first: int) -> None:
+        before = len(asyncio.all_tasks())
+        for number in range(first, 40, 2):
+            await asyncio.to_thread(turn.wait)
+            log.note(number, 1)
+        tasks.append(len(asyncio.all_tasks()) - before)
+        while log._waiting:
+            await asyncio.sleep(0.001)
+
+    threads = [threading.Thread(target=asyncio.run, args=(note(first),)) for first in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(tasks) <= 2
+    assert sorted(number for number, _, _ in written) == list(range(40))
