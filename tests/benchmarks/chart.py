@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Final
 
@@ -18,8 +19,8 @@ _LEFT: Final = 330
 _RIGHT: Final = 90
 _BAR: Final = 22
 _STEP: Final = 34
-#: Bars that are longer than this many times the longest of the others go into the second panel.
-_FAR: Final = 5
+#: The bar that stands in both panels.
+MANAGED: Final = "managed, WAL"
 
 _STYLE: Final = """
   .card { fill: #ffffff; stroke: #d1d9e0 }
@@ -31,6 +32,7 @@ _STYLE: Final = """
   .theirs { fill: #9aa4af }
   .name { font-weight: 600 }
   .grid { stroke: #d1d9e0 }
+  .value { paint-order: stroke; stroke: #ffffff; stroke-width: 5px; stroke-linejoin: round }
   @media (prefers-color-scheme: dark) {
     .card { fill: #0d1117; stroke: #3d444d }
     text { fill: #f0f6fc }
@@ -38,6 +40,7 @@ _STYLE: Final = """
     .ours { fill: #4493f8 }
     .theirs { fill: #656c76 }
     .grid { stroke: #3d444d }
+    .value { stroke: #0d1117 }
   }
 """
 
@@ -51,7 +54,6 @@ def draw(reports: Mapping[str, Report], machine: Mapping[str, str]) -> str:
     bars = [bar for name in ("requests", "peers") if name in reports for bar in reports[name].bars]
     if not bars:
         raise SystemExit("--plot: there is nothing to draw without the benchmark requests.")
-    near, far = split(bars)
     parts: list[str] = []
     y = 44
     parts.append(f'<text class="title" x="28" y="{y}">What checking a token adds to a request</text>')
@@ -60,10 +62,11 @@ def draw(reports: Mapping[str, Report], machine: Mapping[str, str]) -> str:
     parts.append(f'<text class="quiet" x="28" y="{y}">{about}</text>')
     parts.append(_legend(y))
     y += 34
-    y = _panel(parts, "From memory", near, y)
-    if far:
-        y = _panel(parts, "A query for each request, on another scale", far, y + 22)
-    y += 18
+    remembered, anew = panels(bars)
+    y = _panel(parts, "Answered from memory", remembered, y)
+    if anew:
+        y = _panel(parts, "Checked anew for each request (another scale)", anew, y + 30)
+    y += 24
     told = "; ".join(machine[name] for name in ("processor", "Python") if name in machine)
     parts.append(f'<text class="quiet" x="28" y="{y}">{escape(told)}</text>')
     height = y + 24
@@ -79,19 +82,12 @@ def draw(reports: Mapping[str, Report], machine: Mapping[str, str]) -> str:
     )
 
 
-def split(bars: Sequence[Bar]) -> tuple[list[Bar], list[Bar]]:
-    """The short bars, and those that would make the short ones invisible with our longest one to compare with."""
+def panels(bars: Sequence[Bar]) -> tuple[list[Bar], list[Bar]]:
+    """Short bars first. What is remembered, and what is checked anew, with managed tokens to compare with."""
     ordered = sorted(bars, key=lambda bar: bar.value)
-    near = list(ordered)
-    far: list[Bar] = []
-    for at in range(1, len(ordered)):
-        if ordered[at].value > _FAR * max(ordered[at - 1].value, 1.0) or far:
-            far.append(ordered[at])
-    if far:
-        near = [bar for bar in ordered if bar not in far]
-        longest = max((bar for bar in near if bar.ours), key=lambda bar: bar.value, default=None)
-        far = [*([longest] if longest else []), *far]
-    return near, far
+    anew = [bar for bar in ordered if bar.anew]
+    compared = [replace(bar, label=f"{MANAGED} (from memory)") for bar in ordered if bar.label == MANAGED and anew]
+    return [bar for bar in ordered if not bar.anew], sorted(compared + anew, key=lambda bar: bar.value)
 
 
 def _legend(y: int) -> str:
@@ -126,7 +122,9 @@ def _panel(parts: list[str], title: str, bars: Sequence[Bar], y: int) -> int:
         parts.append(
             f'<rect class="{kind}" x="{_LEFT}" y="{middle - _BAR / 2:.1f}" width="{width:.1f}" height="{_BAR}" rx="2"/>'
         )
-        parts.append(f'<text x="{_LEFT + width + 8:.1f}" y="{middle + 5:.1f}">{_number(bar.value)}</text>')
+        parts.append(
+            f'<text class="value" x="{_LEFT + width + 8:.1f}" y="{middle + 5:.1f}">{_number(bar.value)}</text>'
+        )
         y += _STEP
     return bottom + 24
 

@@ -22,8 +22,8 @@ class Goal:
     at_least: bool = False
     #: From CPython 3.13 on, where that is another one.
     limit_3_13: float | None = None
-    #: About a package that need not be installed.
-    optional: bool = False
+    #: About the speed of other people's code, or not promised: told, but no reason for ``--check`` to fail.
+    told: bool = False
 
     def now(self) -> float:
         """The limit for the Python that runs."""
@@ -50,9 +50,7 @@ GOALS: Final = [
         ("100 commits/s / idle, whole request", "<=", 1.1),
         ("1,000 commits/s / idle, whole request", "<=", 2.5),
         ("large table / 1,000 rows, whole request", "<=", 1.05),
-        ("aiosqlite SELECT / managed", ">=", 60),
         ("bad signature / itsdangerous loads()", "<=", 1.0),
-        ("many tokens / signature and SELECT", "<=", 2.5),
         ("many tokens, reads of rows per request", "<=", 1.0),
     ),
     *_goals("calls", ("system calls per remembered request", "<=", 0.01)),
@@ -83,20 +81,22 @@ GOALS: Final = [
         ("decidable answers of two workers", ">=", 10_000),
         ("wrong answers of two workers", "<=", 0),
     ),
-    Goal("peers", "djangorestframework-api-key / managed", 120, at_least=True, optional=True),
-    Goal("peers", "django-rest-knox / managed", 250, at_least=True, optional=True),
-    Goal("peers", "fastapi-users / managed", 1_000, at_least=True, optional=True),
-    Goal("peers", "datasette-auth-tokens / managed", 250, at_least=True, optional=True),
+    Goal("requests", "many tokens / signature and SELECT", 2.5, told=True),
+    Goal("requests", "aiosqlite SELECT / managed", 60, at_least=True, told=True),
+    Goal("peers", "djangorestframework-api-key / managed", 120, at_least=True, told=True),
+    Goal("peers", "django-rest-knox / managed", 250, at_least=True, told=True),
+    Goal("peers", "fastapi-users / managed", 1_000, at_least=True, told=True),
+    Goal("peers", "datasette-auth-tokens / managed", 250, at_least=True, told=True),
 ]
 
 
 def judge(reports: Mapping[str, Report]) -> list[tuple[Goal, float | None, Verdict]]:
-    """Every goal of the benchmarks that ran. One that could not be measured is not met, unless it is optional."""
+    """Every goal of the benchmarks that ran. One that could not be measured is not met, unless it is only told."""
     judged = []
     for goal in GOALS:
         if goal.benchmark in reports:
             measured = reports[goal.benchmark].values.get(goal.value)
-            if measured is not None or not goal.optional:
+            if measured is not None or not goal.told:
                 judged.append((goal, measured, goal.verdict(measured)))
     return judged
 
@@ -107,7 +107,7 @@ def table(judged: list[tuple[Goal, float | None, Verdict]]) -> Table:
             f"{goal.benchmark}: {goal.value}",
             f"{'>=' if goal.at_least else '<='} {goal.now():,g}",
             "-" if measured is None else f"{measured:,.4g}" if measured < 10_000 else f"{measured:,.0f}",
-            verdict,
+            verdict + " (told only)" * goal.told,
         )
         for goal, measured, verdict in judged
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Final
 
@@ -46,5 +47,5 @@ def filled(text: str, reports: Mapping[str, Report], machine: Mapping[str, str])
     if "http" in reports:
         lines += [str(reports["http"].tables[0]), ""]
     told = "; ".join(machine[name] for name in ("processor", "Python", "packages") if name in machine)
-    lines.append(f"On {told}.")
-    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
+    lines.append(textwrap.fill(f"On {told}.", 140))
+    return before + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + after

@@ -38,6 +38,8 @@ class Bar:
     #: Microseconds over the bare app.
     value: float
     ours: bool
+    #: Whether nothing is remembered: the token is checked anew for each request.
+    anew: bool = False
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Report:
                 for table in self.tables
             ],
             "values": self.values,
-            "bars": [[bar.label, bar.value, bar.ours] for bar in self.bars],
+            "bars": [[bar.label, bar.value, bar.ours, bar.anew] for bar in self.bars],
             "missing": self.missing,
         }
 
@@ -67,6 +69,6 @@ class Report:
         return cls(
             [Table(table["title"], table["columns"], table["rows"]) for table in kept["tables"]],
             kept["values"],
-            [Bar(label, value, ours) for label, value, ours in kept["bars"]],
+            [Bar(*bar) for bar in kept["bars"]],
             kept["missing"],
         )

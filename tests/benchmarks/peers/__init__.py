@@ -84,7 +84,9 @@ async def run(size: Size) -> Report:
     for peer in peers:
         report.values[f"{peer.name} / managed"] = results.cost(peer.name, MANAGED)
         if peer.name in _LABELS:
-            report.bars.append(Bar(_LABELS[peer.name], results.over(peer.name), ours=False))
+            report.bars.append(
+                Bar(_LABELS[peer.name], results.over(peer.name), ours=False, anew=peer.name != "authstar")
+            )
     return report
 
 
