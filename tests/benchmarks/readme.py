@@ -44,7 +44,7 @@ def filled(text: str, reports: Mapping[str, Report], machine: Mapping[str, str])
     rows = [(title, measured[name][1], measured[name][2]) for name, title in _SHOWN.items() if name in measured]
     table = Table("", ("in front of the bare app", "us more", "in Starlette's dicts"), rows)
     lines = [str(table).replace(" us more", " µs more"), ""]
-    if "http" in reports:
+    if "http" in reports and reports["http"].tables:
         lines += [str(reports["http"].tables[0]), ""]
     told = "; ".join(machine[name] for name in ("processor", "Python", "packages") if name in machine)
     lines.append(textwrap.fill(f"On {told}.", 140))
