@@ -25,7 +25,7 @@ from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Found, Lookup
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.middleware import ASGIApp
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.tokens.table import DECIDING
 from tests.benchmarks.apps import SECRET, bare, starlette_with_a_dict
 from tests.support import ROOT
@@ -51,6 +51,9 @@ class SelectEach:
 
     def version(self) -> None:
         """As in PostgreSQL."""
+
+    def fetch_now(self, row_id: int) -> None:
+        pass
 
     async def fetch(self, row_id: int) -> Found:
         """Take a connection from a pool and select the row."""
@@ -95,7 +98,7 @@ def middleware(database: Database, lookup: Lookup | None = None) -> ASGIApp:
     """Ours, in front of the app, with its own way to read rows or another one."""
     source = ManagedTokens(TokenStore(database, secret=SECRET))
     if lookup is not None:
-        source._lookup = lookup
+        source.lookup = lookup
     return TokenAuthMiddleware(bare, sources=[source])
 
 

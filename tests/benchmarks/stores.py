@@ -92,6 +92,10 @@ class _CountingLookup:
         self._database.reads += 1
         return self._lookup.fetch(row_id)
 
+    def fetch_now(self, row_id: int) -> Any:
+        self._database.reads += 1
+        return self._lookup.fetch_now(row_id)
+
 
 class Writer:
     """Another process that commits to an unrelated table of ``path``, while it is told to."""

@@ -26,7 +26,6 @@ def test_calls_are_counted() -> None:
     assert calls("managed, rollback journal", requests=200) >= 2
 
 
-@pytest.mark.xfail(reason="PRAGMA data_version locks and unlocks")
 def test_a_remembered_managed_token_makes_no_system_call() -> None:
     # Every tenth of a second the file is looked at.
     assert calls(call_count.MANAGED) < 0.01
