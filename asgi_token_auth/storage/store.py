@@ -61,7 +61,7 @@ class TableStore(ABC):
         self._users = 0
         #: Whether the tables are there. :meth:`ensure_ready` has nothing to do then.
         self.ready: bool = False
-        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.database!r}, table={self.table!r})"
@@ -81,20 +81,24 @@ class TableStore(ABC):
         """The same without counting: for a server that sends no lifespan events."""
         if self.ready:
             return
-        # One lock per event loop: a lock that was waited for in one loop cannot be used in another.
+        # Whoever comes meanwhile shares its end: after one another, the last of many would wait for all attempts of a
+        # database that does not answer. An event loop cannot wait for the task of another one.
         loop = asyncio.get_running_loop()
-        if self._opening is None or self._opening[0] is not loop:
-            self._opening = (loop, asyncio.Lock())
-        async with self._opening[1]:
-            if not self.ready:
-                try:
-                    await self.database.open()
-                    await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
-                    await self._prepare()
-                except BaseException:
-                    await self.database.close()
-                    raise
-                self.ready = True
+        opening = self._opening
+        if opening is None or opening.done() or opening.get_loop() is not loop:
+            # It goes on when the client that came first hangs up.
+            opening = self._opening = loop.create_task(self._open())
+        await asyncio.shield(opening)
+
+    async def _open(self) -> None:
+        try:
+            await self.database.open()
+            await migrate(self.database, self._bookkeeping, self._migrations(), int(self.clock()))
+            await self._prepare()
+        except BaseException:
+            await self.database.close()
+            raise
+        self.ready = True
 
     async def state(self) -> Literal["ready", "outdated", "absent"]:
         """Whether the tables are there, and as this release needs them. Opens and writes nothing.
