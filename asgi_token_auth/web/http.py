@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 T = TypeVar("T")
 
-#: The longest body that is read, in bytes, and the most fields of a form.
-MAX_BODY: Final = 1_048_576
-MAX_FIELDS: Final = 10_000
+#: The longest body that is read, in bytes: the longest secret, should JSON spell each byte as ``\u0001``.
+MAX_BODY: Final = 409_600
+#: The most fields of a form: as many as a token's restrictions may name.
+MAX_FIELDS: Final = 4_000
+# Bytes beyond which a form is taken apart in a thread, because others wait meanwhile.
+_LONG: Final = 16_384
 
 #: Some apps add it to every form.
 CSRF_FIELD: Final = "csrftoken"
@@ -51,24 +55,21 @@ async def read_form_body(request: Request) -> dict[str, str]:
         HTTPError: 413, 415 or 400.
     """
     _check_type(request, "application/x-www-form-urlencoded", "Send the form as application/x-www-form-urlencoded.")
-    body = await _read(request)
-    try:
-        fields = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS
-        )
-    except (ValueError, UnicodeError) as error:
-        raise HTTPError(400, "The form cannot be read; it must be in UTF-8.") from error
-    return _without_repeats(fields, HTTPError(400, "A field of the form was sent twice; send each once."))
+    body = await _read(request, MAX_BODY)
+    return _parse_form(body) if len(body) <= _LONG else await run_in_threadpool(_parse_form, body)
 
 
-async def read_json_body(request: Request) -> dict[str, Any]:
+async def read_json_body(request: Request, *, longest: int = MAX_BODY) -> dict[str, Any]:
     """The JSON object in the body.
+
+    Args:
+        longest: the most bytes that are read.
 
     Raises:
         HTTPError: 413, 415 or 400.
     """
     _check_type(request, "application/json", "Send a JSON object with Content-Type: application/json.")
-    body = await _read(request)
+    body = await _read(request, longest)
     try:
         value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
@@ -78,15 +79,27 @@ async def read_json_body(request: Request) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def _parse_form(body: bytes) -> dict[str, str]:
+    try:
+        fields = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except (ValueError, UnicodeError) as error:
+        raise HTTPError(
+            400, f"The form cannot be read; it must be in UTF-8, and have at most {MAX_FIELDS:,} fields."
+        ) from error
+    return _without_repeats(fields, "A field of the form was sent twice; send each once.")
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return _without_repeats(pairs, HTTPError(400, "A name stands twice in one object of the body; send each once."))
+    return _without_repeats(pairs, "A name stands twice in one object of the body; send each once.")
 
 
-def _without_repeats(pairs: Sequence[tuple[str, T]], error: HTTPError) -> dict[str, T]:
+def _without_repeats(pairs: Sequence[tuple[str, T]], sentence: str) -> dict[str, T]:
     # Which of two counts, nobody could tell by looking, and one of them may lift a limit that the other one sets.
     read = dict(pairs)
     if len(read) != len(pairs):
-        raise error
+        raise HTTPError(400, sentence)
     return read
 
 
@@ -117,13 +130,13 @@ def redirect(path: str) -> Response:
     return Response(status_code=302, headers={**_HEADERS, "Location": path})
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request, longest: int) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY:
-                raise HTTPError(413, "The body is too large.")
+            if len(body) > longest:
+                raise HTTPError(413, f"The body is too large; it may have {longest:,} bytes.")
     except ClientDisconnect as error:
         raise HTTPError(400, "The body ended too early.") from error
     return bytes(body)

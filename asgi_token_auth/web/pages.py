@@ -25,7 +25,7 @@ from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.storage.outages import OutageLog
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
-from asgi_token_auth.web.http import CSRF_FIELD, HTTPError, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.http import CSRF_FIELD, MAX_BODY, HTTPError, html, json_error, read_form_body, read_json_body
 from asgi_token_auth.web.idempotency import FORM_KEY, key_of, new_form_key
 from asgi_token_auth.web.mount import path_inside, root_of
 from asgi_token_auth.web.templates import render
@@ -66,6 +66,8 @@ class PageRequest:
     as_json: bool
     #: When it came, in seconds since the epoch.
     now: float
+    #: The most bytes of JSON that it may bring.
+    longest_json: int = MAX_BODY
     #: Who is asking, once that is known.
     person: Person | None = None
     _form_key: str | None = field(default=None, init=False)
@@ -87,8 +89,11 @@ class PageRequest:
         Raises:
             HTTPError: 413, 415 or 400.
         """
-        sent: dict[str, Any] = await read_json_body(self.http) if self.as_json else await read_form_body(self.http)
-        if not self.as_json:
+        sent: dict[str, Any]
+        if self.as_json:
+            sent = await read_json_body(self.http, longest=self.longest_json)
+        else:
+            sent = dict(await read_form_body(self.http))
             self._form_key = sent.pop(FORM_KEY, None)
         self._sent = {name: value for name, value in sent.items() if name != CSRF_FIELD}
         return sent
@@ -128,6 +133,7 @@ class Pages:
     Args:
         routes: a pattern of what follows the path of the pages, its view, and the methods that it takes.
         clock: says how long ago a time on a page was.
+        longest_json: the most bytes of JSON that the views take.
         trusted_origins: those whose forms are taken although Host is another.
 
     Raises:
@@ -141,9 +147,11 @@ class Pages:
         routes: Iterable[tuple[str, View, str]],
         *,
         clock: Callable[[], float],
+        longest_json: int = MAX_BODY,
         trusted_origins: Collection[str] = (),
     ) -> None:
         self._section = section
+        self._longest_json = longest_json
         self._trusted_origins = check_origins(trusted_origins)
         self.host = host
         self._clock = clock
@@ -160,7 +168,8 @@ class Pages:
             return
         # From here on it stands in links and in Location, where only ASCII may.
         base = quote(root_of(scope), safe="/%~:@!$&'()*+,;=")
-        request = PageRequest(Request(scope, receive), base, _path_ends_with(scope, ".json"), self._clock())
+        as_json = _path_ends_with(scope, ".json")
+        request = PageRequest(Request(scope, receive), base, as_json, self._clock(), self._longest_json)
         response = await self._answer(request, path_inside(scope))
         if request.http.method == "HEAD":
             # The length stays that of the page.

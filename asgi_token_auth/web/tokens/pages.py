@@ -48,6 +48,9 @@ _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
 _MAX_EVENTS: Final = 100
 _MAX_JSON_EVENTS: Final = 1_000
 
+#: Bytes of JSON: restrictions of the largest permitted size, however they are indented.
+_LONGEST_JSON: Final = 131_072
+
 _ID = r"/0*(?P<number>[0-9]{1,19})"
 
 
@@ -92,7 +95,9 @@ class TokenPages:
             (_ID + r"(?P<json>\.json)?", self._detail, "GET POST"),
             (_ID + r"/edit(?P<json>\.json)?", self._edit, "GET POST"),
         ]
-        self._pages = Pages(SECTION, host, routes, clock=store.clock, trusted_origins=trusted_origins)
+        self._pages = Pages(
+            SECTION, host, routes, clock=store.clock, longest_json=_LONGEST_JSON, trusted_origins=trusted_origins
+        )
         self._access = TokenAccess(store, self._pages, tokens_may_manage=tokens_may_manage_tokens)
         self._once = Once(store, self._pages, self._access)
         self._editing = TokenEditing(store, host, self._pages, self._access, self._once)
