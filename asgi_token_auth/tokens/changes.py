@@ -19,7 +19,7 @@ from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, is_text
 from asgi_token_auth.tokens import copying
 from asgi_token_auth.tokens.record import AnyOwner, Family, Owner, StoredToken, check_id, permissions_text
-from asgi_token_auth.tokens.table import DECIDING, ENDS, HAS_STATUS, SHOWN, record_of
+from asgi_token_auth.tokens.table import DECIDING, ENDS, HAS_STATUS, OPEN_UNTIL, SHOWN, record_of
 
 #: Active tokens that were created through one token, however far away, and that token itself.
 MAX_FAMILY: Final = 100
@@ -80,7 +80,8 @@ class TokenChanges:
             f"select id, parent_id from {self.table} where id = :parent union "
             f"select above.id, above.parent_id from {self.table} above join ancestors on above.id = ancestors.parent_id"
             "), family(id) as (select id from ancestors union "
-            f"select child.id from {self.table} child join family on child.parent_id = family.id) "
+            f"select child.id from {self.table} child join family on child.parent_id = family.id "
+            f"where {OPEN_UNTIL} > :now) "
             f"select count(*) from {self.table} where id in (select id from family) and {HAS_STATUS['active']}",
             {"parent": parent_id, "now": now},
         )
@@ -96,7 +97,7 @@ class TokenChanges:
         if not found:
             raise TokenNotFound(f"There is no token {token_id}.")
         yield from self._check_version(token_id, version, now)
-        family = yield self._family(token_id)
+        family = yield self._family(token_id, now)
         yield from self._end(family, by, now)
         return (yield self._shown(token_id))[0]
 
@@ -153,7 +154,7 @@ class TokenChanges:
         rows = yield f"select {DECIDING} from {self.table} where id = :id", {"id": token_id}
         token = StoredToken(*rows[0])
         limits, until = token.restrictions(), token.expires_at
-        family = yield self._family(token_id)
+        family = yield self._family(token_id, now)
         for row in family:
             child = StoredToken(*row)
             if child.id == token_id or child.status(now) != "active":
@@ -197,7 +198,9 @@ class TokenChanges:
 
     def revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
         """End all active tokens of ``owner``; how many that were."""
-        where, parameters = self.owned(owner)
+        where, parameters = self.owned(owner, self.open_family("family"))
+        if isinstance(owner, Family):
+            parameters["now"] = now
         rows = yield (
             f"select {DECIDING} from {self.table} where {where} and ended_timestamp is null order by id",
             parameters,
@@ -275,15 +278,48 @@ class TokenChanges:
         if version is not None and record_of((yield self._shown(token_id))[0], now).version != version:
             raise EditConflict("This token has been changed meanwhile; nothing was done. Look at what it is now.")
 
-    def _family(self, token_id: int) -> tuple[str, dict[str, Any]]:
-        """The rows of a token and of all that were created through it."""
+    def _family(self, token_id: int, now: int) -> tuple[str, dict[str, Any]]:
+        """The rows of a token and of all that were created through it and may be good, now or once repaired."""
         return (
-            f"select {DECIDING} from {self.table} where id in ({self._family_ids('id')}) order by id",
-            {"id": token_id},
+            f"select {DECIDING} from {self.table} where id in ({self.open_family('id')}) order by id",
+            {"id": token_id, "now": now},
         )
 
-    def _family_ids(self, parameter: str) -> str:
-        # union, not union all: a damaged table whose parents form a ring must not loop for ever.
+    def open_family(self, parameter: str) -> str:
+        """A query for the ids of a token and of all that were created through it and have not ended for good.
+
+        It costs by those, however many have ended. It has the parameter ``now`` too.
+        """
+        # Who ends a token ends its family. But another program on the same table may have ended one alone, and what
+        # was created through that one lives on: of the owner's own, it is found from below.
+        orphan = (
+            f"select child.id, child.parent_id from {self.table} child "
+            f"where child.actor_id = (select actor_id from {self.table} where id = :{parameter}) "
+            f"and child.parent_id is not null and {OPEN_UNTIL} > :now and not exists ("
+            f"select 1 from {self.table} above where above.id = child.parent_id and {OPEN_UNTIL} > :now)"
+        )
+        return (
+            f"with recursive orphan(id, above_id) as ({orphan} union "
+            f"select orphan.id, above.parent_id from orphan join {self.table} above on above.id = orphan.above_id "
+            "where above.parent_id is not null), "
+            # union, not union all: a damaged table whose parents form a ring must not loop for ever.
+            f"family(id) as (select id from {self.table} where id = :{parameter} union "
+            f"select id from orphan where above_id = :{parameter} union "
+            f"select child.id from {self.table} child join family on child.parent_id = family.id "
+            f"where {OPEN_UNTIL} > :now) select id from family"
+        )
+
+    @property
+    def _ancestors(self) -> str:
+        # The first select has no table of its own: its id is that of the row that is looked at.
+        return (
+            "with recursive ancestors(ancestor_id) as (select id union "
+            f"select above.parent_id from {self.table} above join ancestors on above.id = ancestors.ancestor_id "
+            "where above.parent_id is not null) select ancestor_id from ancestors"
+        )
+
+    def whole_family(self, parameter: str) -> str:
+        """The same with all that have ended. It costs by those too."""
         return (
             f"with recursive family(id) as (select id from {self.table} where id = :{parameter} union "
             f"select child.id from {self.table} child join family on child.parent_id = family.id) "
@@ -306,16 +342,19 @@ class TokenChanges:
                 count += 1
         return count
 
-    def owned(self, owner: Owner) -> tuple[str, dict[str, Any]]:
-        """The one condition that limits a statement to what ``owner`` may reach."""
+    def owned(self, owner: Owner, family: str | None = None) -> tuple[str, dict[str, Any]]:
+        """The one condition that limits a statement to what ``owner`` may reach.
+
+        Args:
+            family: a query for the ids of a family, of the parameter ``family``. ``None``: each row is looked at from
+                below, which is quicker where there is but one.
+        """
         if isinstance(owner, AnyOwner):
             return "1 = 1", {}
         if isinstance(owner, Family):
             where, parameters = self.owned(owner.actor_id)
-            return (
-                f"{where} and id in ({self._family_ids('family')})",
-                {**parameters, "family": check_id(owner.token_id)},
-            )
+            reached = f"id in ({family})" if family else f":family in ({self._ancestors})"
+            return f"{where} and {reached}", {**parameters, "family": check_id(owner.token_id)}
         if not isinstance(owner, str) or not owner or not is_text(owner):
             raise InvalidInput("owner must be an actor id or ANY_OWNER.")
         return "actor_id = :owner", {"owner": owner}

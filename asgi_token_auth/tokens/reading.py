@@ -93,7 +93,9 @@ class TokenReader(TableStore):
         Raises:
             InvalidInput: an argument is unusable.
         """
-        owned, parameters = self._changes.owned(owner)
+        changes = self._changes
+        family = changes.open_family("family") if status == "active" else changes.whole_family("family")
+        owned, parameters = changes.owned(owner, family)
         check_filters(status, search, used_before=used_before, used_after=used_after, cursor=cursor, limit=limit)
         await self.ensure_ready()
         rows = await self._list.rows(

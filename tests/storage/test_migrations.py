@@ -221,6 +221,7 @@ async def test_eight_processes_that_start_at_once_all_start(tmp_path: Path, scri
         ("0005_ends",),
         ("0006_uses",),
         ("0007_requests",),
+        ("0008_families",),
     ]
 
 
