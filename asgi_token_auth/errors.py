@@ -46,13 +46,15 @@ class AlreadyDone(TokenAuthError):
 class IdempotencyKeyReused(TokenAuthError):
     """The idempotency key was used for something else before; nothing was done now.
 
+    The message does not say for what: whoever sends the key again may be somebody who may not know it.
+
     Args:
         event, subject, at: what was done then, as in :class:`AlreadyDone`.
     """
 
     def __init__(self, event: str, subject: int | None, at: int) -> None:
         super().__init__(
-            f"This idempotency key was used for something else ({event} {subject}); nothing was done. "
+            "This idempotency key was used for another request before, so nothing was done. "
             "Send a new key with each new request."
         )
         self.event = event

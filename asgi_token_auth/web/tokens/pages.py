@@ -173,8 +173,10 @@ class TokenPages:
         try:
             key = await self._once.new_key(request, requester, "create")
         except IdempotencyKeyReused as done:
+            # The key may be that of another token of the same actor, which a token is to know nothing of.
+            made = f", and made token {done.subject}" if requester.token is None else ""
             form.errors["form"] = (
-                f"This form was already used, and made token {done.subject}. If there shall be another one, with what "
+                f"This form was already used{made}. If there shall be another one, with what "
                 "stands here, send it again."
             )
             return await self._create_page(request, requester, choices, form, status=409)

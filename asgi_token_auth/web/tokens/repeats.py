@@ -58,6 +58,9 @@ class Once:
         except IdempotencyKeyReused as done:
             if request.as_json:
                 raise HTTPError(422, str(done)) from done
+            if requester.token is not None:
+                # Another token of the same actor may have used it, which this one is to know nothing of.
+                raise HTTPError(409, str(done)) from done
             return await self._used_page(request, done, other=True)
 
     async def _used_page(

@@ -325,6 +325,42 @@ async def test_a_key_is_that_of_the_token_that_it_was_sent_with(tmp_path: Path, 
             assert answer.status_code == status, answer.text
 
 
+# Datasette 0.65 takes no restricted token.
+@pytest.mark.parametrize("kind", KINDS if IS_1_0 else KINDS[:1])
+async def test_a_token_learns_no_number_of_another_by_its_key(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path, tokens_may_manage_tokens=True) as site:
+        limits = Restrictions().allow_all("auth-tokens-create").allow_all(site.action)
+        parents = [await site.store.issue("ann", restrictions=limits, expires_after=1_000) for _ in range(2)]
+        wanted = {"expires_after": 60, "restrictions": {"a": [site.action]}}
+        headers = {**bearer(parents[0].token), "idempotency-key": "k"}
+        made = await site.client.post(PATH + "/create.json", headers=headers, json=wanted)
+        assert made.status_code == 201, made.text
+        # What it made, by a number that stands nowhere else.
+        site.run_sql(f"update {TABLE}_requests set subject = 987654321")
+        child = await site.store.issue("ann", restrictions=Restrictions(), expires_after=60, parent=parents[1].record.id)
+        before = site.rows()
+        headers = {**bearer(parents[1].token), "idempotency-key": "k"}
+        for path, body in {
+            "/create.json": wanted,
+            f"/{child.record.id}.json": {"revoke": True},
+            ".json": {"revoke_all": True},
+        }.items():
+            answer = await site.client.post(PATH + path, headers=headers, json=body)
+            assert answer.status_code == 422, answer.text
+            assert "used for another request before, so nothing was done" in answer.json()["error"]
+            assert "987654321" not in answer.text
+        for path, fields in {
+            "/create": {**DAY, "limit": "some"},
+            f"/{child.record.id}": {"revoke": "1"},
+            f"/{child.record.id}/edit": {"description": "x", "expire_type": "keep", "limit": "all"},
+            "": {"revoke_all": "1"},
+        }.items():
+            answer = await site.client.post(PATH + path, headers=headers, data=fields)
+            assert answer.status_code == 409, answer.text
+            assert "987654321" not in answer.text
+        assert site.rows() == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_repeat_tells_no_more_than_its_sender_may_see(tmp_path: Path, kind: str) -> None:
     async with running(kind, tmp_path) as site:
