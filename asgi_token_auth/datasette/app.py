@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import MutableMapping
 from functools import partial
 from typing import Any, Final
@@ -16,17 +15,13 @@ from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.bearer import Refusal
 from asgi_token_auth.datasette.instance import INSTANCE, Instance
+from asgi_token_auth.datasette.outages import outage_log
 from asgi_token_auth.datasette.redirects import came_in_the_url, follow_redirects
 from asgi_token_auth.datasette.refusals import REFUSED, body_read, refuse_through
 from asgi_token_auth.datasette.startup import IfItOpens, Startup, ensure_started
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.lifespan import run_lifespan
 from asgi_token_auth.middleware import TokenAuthMiddleware
-from asgi_token_auth.storage.outages import OutageLog
-
-logger: Final = logging.getLogger("asgi_token_auth")
-
-_NOT_STARTED_LOG: Final = "_asgi_token_auth_not_started"
 
 NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.", retry_after=5)
 
@@ -62,6 +57,9 @@ class _DatasettesMiddleware(TokenAuthMiddleware):
     def __init__(self, datasette: Any, app: ASGIApp, **options: Any) -> None:
         super().__init__(app, **options)
         self._datasette = datasette
+        self._wrapper_fails = outage_log(
+            datasette, "an ASGI wrapper of another plugin failed on a refused request, which is refused all the same"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -81,7 +79,7 @@ class _DatasettesMiddleware(TokenAuthMiddleware):
             messages.append(message)
 
         await super()._refuse(refusal, scope, collect)
-        await refuse_through(self.app, messages, scope, body_read(), send)
+        await refuse_through(self.app, messages, scope, body_read(), send, self._wrapper_fails)
 
 
 class InsideDatasette:
@@ -157,11 +155,7 @@ async def _started_or_refused(datasette: Any, scope: Scope, send: Send) -> bool:
     try:
         await ensure_started(datasette)
     except Exception as error:
-        log: OutageLog | None = getattr(datasette, _NOT_STARTED_LOG, None)
-        if log is None:
-            log = OutageLog(logger, "Datasette could not start")
-            setattr(datasette, _NOT_STARTED_LOG, log)
-        log.note(str(error))
+        outage_log(datasette, "Datasette could not start").note(str(error))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": ""})
         else:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,13 +19,13 @@ from asgi_token_auth.access.permissions import (
     VIEW_ALL_TOKENS,
     matches,
 )
+from asgi_token_auth.datasette.outages import outage_log
 from asgi_token_auth.datasette.version import IS_1_0
+from asgi_token_auth.errors import for_the_log
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import Frame, Section, id_of
 from asgi_token_auth.web.secrets import PATH as SECRETS_PATH
 from asgi_token_auth.web.tokens import PATH as TOKENS_PATH
-
-logger: Final = logging.getLogger("asgi_token_auth")
 
 TOKEN_ACTIONS: Final = {
     CREATE_TOKENS: "Create API tokens",
@@ -103,7 +102,9 @@ class DatasetteHost:
             shown = {str(actor_id): str(display_actor(actor)) for actor_id, actor in actors.items() if actor}
         except Exception as error:
             # A directory that is down must not keep anybody from revoking a token.
-            logger.warning("ids are shown in place of names, because actors_from_ids failed: %s", type(error).__name__)
+            outage_log(self._datasette, "ids are shown in place of names, because actors_from_ids failed").note(
+                for_the_log(error)
+            )
             return {}
         return {actor_id: name for actor_id, name in shown.items() if name != actor_id}
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, MutableMapping
 from typing import Any, Final
 
 from asgi_token_auth.asgi.types import ASGIApp, Receive, Scope, Send
 from asgi_token_auth.authentication import ANONYMOUS
 from asgi_token_auth.errors import for_the_log
-
-logger: Final = logging.getLogger("asgi_token_auth")
+from asgi_token_auth.storage.outages import OutageLog
 
 #: The scope key of a request that has been refused and only passes the wrappers.
 REFUSED: Final = "asgi_token_auth_refused"
@@ -44,7 +42,12 @@ class InsideWrappers:
 
 
 async def refuse_through(
-    app: ASGIApp, messages: list[MutableMapping[str, Any]], scope: Scope, receive: Receive, send: Send
+    app: ASGIApp,
+    messages: list[MutableMapping[str, Any]],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    wrapper_fails: OutageLog,
 ) -> None:
     """Send ``messages``, a refusal, as if ``app``'s innermost part had answered so.
 
@@ -72,7 +75,7 @@ async def refuse_through(
     except Exception as error:
         if sent:
             raise
-        logger.warning("an ASGI wrapper of another plugin failed on a refused request: %s", for_the_log(error))
+        wrapper_fails.note(for_the_log(error))
     if not sent:
         await refused.send(send)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any, Final
 
@@ -11,11 +10,10 @@ from datasette.utils import await_me_maybe
 
 from asgi_token_auth.datasette import hookspecs
 from asgi_token_auth.datasette.instance import configured
-from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.datasette.outages import outage_log
+from asgi_token_auth.errors import ConfigurationError, StorageError, for_the_log
 from asgi_token_auth.secrets.record import Secret
 from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
-
-logger: Final = logging.getLogger("asgi_token_auth")
 
 #: Something to try the pages with.
 EXAMPLE: Final = Secret("EXAMPLE_SECRET", "An example secret")
@@ -30,7 +28,7 @@ async def value_of(datasette: Any, secret_name: str, actor_id: str | None) -> st
     store = None if instance is None else instance.secret_store()
     if store is None:
         return os.environ.get(ENVIRONMENT_PREFIX + secret_name) or None
-    register(store, secrets)
+    register(datasette, store, secrets)
     return await store.get_secret(secret_name, actor_id)
 
 
@@ -49,7 +47,7 @@ async def registered(datasette: Any) -> list[Secret]:
                 secret = Secret(given.name, given.description, given.obtain_url, given.obtain_label)
                 secrets.setdefault(secret.name, secret)
     except Exception as error:
-        raise StorageError(f"A plugin's register_secrets failed: {type(error).__name__}: {error}") from error
+        raise StorageError(f"A plugin's register_secrets failed: {for_the_log(error)}") from error
     secrets.setdefault(EXAMPLE.name, EXAMPLE)
     return list(secrets.values())
 
@@ -57,19 +55,19 @@ async def registered(datasette: Any) -> list[Secret]:
 async def register_all(datasette: Any, store: SecretStore) -> None:
     """Make all that plugins ask for known to ``store``. A plugin that fails to say is logged: others go on."""
     try:
-        register(store, await registered(datasette))
+        register(datasette, store, await registered(datasette))
     except StorageError as error:
-        logger.error("not all secrets are known: %s", error)
+        outage_log(datasette, "not all secrets are known").note(str(error))
 
 
-def register(store: SecretStore, secrets: list[Secret]) -> None:
+def register(datasette: Any, store: SecretStore, secrets: list[Secret]) -> None:
     """Make the secrets known to ``store``. One with an impossible name is logged and left out."""
     for secret in secrets:
         if secret.name not in store.registered:
             try:
                 store.register(secret)
             except ConfigurationError as error:
-                logger.error("a plugin registered a secret that cannot be: %s", error)
+                outage_log(datasette, "a plugin registered a secret that cannot be").note(str(error))
 
 
 def declare_hook() -> None:

@@ -337,7 +337,9 @@ async def test_a_token_learns_no_number_of_another_by_its_key(tmp_path: Path, ki
         assert made.status_code == 201, made.text
         # What it made, by a number that stands nowhere else.
         site.run_sql(f"update {TABLE}_requests set subject = 987654321")
-        child = await site.store.issue("ann", restrictions=Restrictions(), expires_after=60, parent=parents[1].record.id)
+        child = await site.store.issue(
+            "ann", restrictions=Restrictions(), expires_after=60, parent=parents[1].record.id
+        )
         before = site.rows()
         headers = {**bearer(parents[1].token), "idempotency-key": "k"}
         for path, body in {
