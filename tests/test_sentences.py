@@ -11,7 +11,9 @@ import pytest
 
 from asgi_token_auth import (
     ConfigurationError,
+    InvalidInput,
     ManagedTokens,
+    Restrictions,
     SecretStore,
     SQLTokens,
     TokenAuthMiddleware,
@@ -21,6 +23,8 @@ from asgi_token_auth import (
 )
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.web.http import MAX_BODY
+from tests.support import page_sites, secret_sites
 from tests.support.configured import BOT, SECRET, nobody
 
 pytestmark = pytest.mark.anyio
@@ -220,3 +224,83 @@ def test_a_path_in_place_of_a_name(tmp_path: Path) -> None:
     block = {"manage_tokens": True, "manage_tokens_database": "tokens.db"}
     with pytest.raises(ConfigurationError, match=r"they are: tokens\. A path belongs there, under a name"):
         from_config(nobody, block, databases={"tokens": tmp_path / "tokens.db"}, secret=SECRET)
+
+
+#: What is sent to the pages of tokens by whom, and what the answer says: the cause, and what to do.
+TOKEN_PAGES: list[tuple[str, str, str, Any, int, str]] = [
+    ("ann", "GET", "/nowhere", None, 404, "There is no such page; all tokens are at /-/api/tokens."),
+    ("ann", "GET", "/99", None, 404, "There is no such token for you."),
+    ("ann", "PUT", "/create", None, 405, "This address takes GET and POST, and nothing else."),
+    ("eve", "POST", "/create", {"expire_type": ""}, 403, "can give it: auth-tokens-create."),
+    ("eve", "POST", "/create.json", b"{}", 403, "can give it: auth-tokens-create."),
+    ("viewer", "POST", "/1", {"revoke": "1"}, 403, "can give it: auth-tokens-revoke-all."),
+    ("viewer", "POST", ".json", b'{"revoke_all": true, "owner": "ann"}', 403, "can give it: auth-tokens-revoke-all."),
+    ("viewer", "GET", "/1/edit", None, 403, "Only its owner may change a token; others may at most revoke it."),
+    ("ann", "GET", "/2/edit", None, 400, "only an active one can be changed. Create another one."),
+    ("ann", "POST", "/2/edit.json", b'{"description": "x"}', 400, "only an active one can be changed. Create another"),
+    ("ann", "POST", "/create.json", b'{"hunter2": 1,}', 400, "not valid JSON in UTF-8: see line 1, column 1"),
+    ("ann", "POST", "/create.json", b'{\n "hunter2" 1}', 400, "not valid JSON in UTF-8: see line 2, column 12."),
+    ("ann", "POST", "/create.json", b'{"hunter2\xff": 1}', 400, "not valid JSON in UTF-8: see its byte 10."),
+    ("ann", "POST", "/create.json", b"[" * 100_000, 400, "not valid JSON in UTF-8: it is nested too deeply."),
+    ("ann", "POST", "/create.json", b"[]", 400, "must be a JSON object, which stands in braces."),
+    ("ann", "POST", "/create.json", b" " * (MAX_BODY + 1), 413, f"larger than {MAX_BODY:,} bytes"),
+    ("ann", "POST", "/create.json", b'{"restrictions": {"a": ["none"]}}', 400, "here; GET create.json has the list"),
+    ("ann", "POST", "/create.json", b'{"expires_after": "x"}', 400, "whole number of seconds, 1 or more; null for"),
+    ("ann", "POST", "/1.json", b"{}", 400, "Send either revoke, or rotate with grace in seconds."),
+]
+SECRET_PAGES: list[tuple[str, str, str, Any, int, str]] = [
+    ("ann", "GET", "/NONE.json", None, 404, "There is no such secret"),
+    ("eve", "GET", "", None, 403, "can give it: manage-secrets."),
+    ("ann", "POST", "/A.json", b'{"valu": "hunter2"}', 400, "the fields are value and note, or delete alone."),
+    ("ann", "POST", "/A.json", b'{"value": "hunter2}', 400, "not valid JSON in UTF-8: see line 1, column 11."),
+    ("ann", "POST", "/A.json", b'{"value": "hunter2 \\ud800"}', 400, "holds half of a character (a lone surrogate)."),
+    ("ann", "POST", "/A.json", b"{}", 400, "Send value, note or both, or delete."),
+    (
+        "ann",
+        "POST",
+        "/A.json",
+        b'{"note": 5, "value": "hunter2"}',
+        400,
+        "is text; null or an empty one for none.",
+    ),
+    ("ann", "POST", "/FROM_ENVIRONMENT", {"secret": "hunter2"}, 400, "cannot be set here: change the variable there."),
+]
+
+
+async def assert_sentences(site: Any, path: str, rows: list[tuple[str, str, str, Any, int, str]]) -> None:
+    for who, method, where, body, status, says in rows:
+        headers = {**site.user(who), **({"content-type": "application/json"} if isinstance(body, bytes) else {})}
+        sent: Any = {"content": body} if isinstance(body, bytes) else {"data": body}
+        answer = await site.client.request(method, path + where, headers=headers, **sent)
+        assert answer.status_code == status, (where, answer.text)
+        sentence = answer.json()["error"] if ".json" in where else page_sites.error_of(answer)
+        assert says in sentence, (where, sentence)
+        assert "hunter2" not in answer.text, where
+
+
+async def test_what_the_pages_of_tokens_refuse_is_a_sentence(tmp_path: Path) -> None:
+    async with page_sites.running("any app", tmp_path) as site:
+        await site.store.issue("ann")
+        await site.store.issue("ann")
+        await site.store.revoke(2, owner="ann")
+        await assert_sentences(site, page_sites.PATH, TOKEN_PAGES)
+
+
+async def test_what_the_pages_of_secrets_refuse_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASETTE_SECRETS_FROM_ENVIRONMENT", "x")
+    async with secret_sites.running("any app", tmp_path) as site:
+        await assert_sentences(site, secret_sites.PATH, SECRET_PAGES)
+
+
+async def test_a_token_that_may_not_is_told_what_would(tmp_path: Path) -> None:
+    async with TokenStore(SQLite(tmp_path / "tokens.db"), secret=SECRET) as store:
+        limits = Restrictions(all=("a",))
+        await store.issue("ann", restrictions=limits, expires_after=60)
+        with pytest.raises(InvalidInput, match=r"may do more than itself; limit it more\."):
+            await store.issue("ann", parent=1, expires_after=60)
+        with pytest.raises(InvalidInput, match=r"lives longer than itself; let it expire sooner\."):
+            await store.issue("ann", parent=1, restrictions=limits)
+        await store.issue("ann", parent=1, restrictions=limits, expires_after=60)
+        await store.revoke(1, owner="ann")
+        with pytest.raises(InvalidInput, match=r"only an active one can be changed\. Create another one\."):
+            await store.edit(2, owner="ann", description="x")

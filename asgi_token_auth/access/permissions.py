@@ -40,3 +40,8 @@ def _covers(value: object, wanted: object) -> bool:
 
 def _listed(value: object) -> Sequence[object]:
     return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else [value]
+
+
+def no_permission(to: str, action: str) -> str:
+    """What to say to whoever lacks ``action``, which is needed ``to`` do something."""
+    return f"You do not have permission to {to}. Whoever runs this site can give it: {action}."

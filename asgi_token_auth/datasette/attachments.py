@@ -134,7 +134,9 @@ class Attachments:
         if attached.is_memory:
             return AttachedDatabase(attached, self._wait_for_start)
         if not attached.is_mutable:
-            raise ConfigurationError(f"{key}: {name} is attached as immutable and cannot hold {stored}.")
+            raise ConfigurationError(
+                f"{key}: {name} is attached as immutable and cannot hold {stored}; attach it without -i."
+            )
         return attached_file(attached.path, journal_mode=self._configuration.journal_mode)
 
     def _other(self, name: str | None, key: str) -> Database | None:

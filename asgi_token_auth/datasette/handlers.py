@@ -60,7 +60,7 @@ def managed_token_handler(managed: ManagedTokens) -> Any:
                 outcome = await managed.authenticate(Credential(token))
             except StorageError as error:
                 # Datasette has no way to say "cannot tell"; refusing is the safe half of it.
-                raise TokenInvalid("The access token cannot be checked at the moment.") from error
+                raise TokenInvalid("The access token cannot be checked at the moment; try again soon.") from error
             if isinstance(outcome, Authenticated):
                 return outcome.actor()
             raise TokenInvalid("The access token is not valid.")

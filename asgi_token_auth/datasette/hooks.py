@@ -116,7 +116,7 @@ async def _token_pages(datasette: Any, request: Any, scope: Any, receive: Any, s
     instance = configured(datasette)
     token_pages = None if instance is None else instance.token_pages()
     if token_pages is None:
-        raise NotFound("There are no managed tokens here.")
+        raise NotFound("There are no managed tokens here: manage_tokens is not on in the configuration.")
     base = pages.path(datasette, TOKENS_PATH)
     rest = request.url_vars["rest"]
     await token_pages({**scope, "root_path": base, "path": base + rest}, receive, send)
@@ -127,7 +127,7 @@ async def _secret_pages(datasette: Any, request: Any, scope: Any, receive: Any, 
     store = None if instance is None else instance.secret_store()
     secret_pages = None if instance is None else instance.secret_pages()
     if store is None or secret_pages is None:
-        raise NotFound("No encrypted secrets are configured here.")
+        raise NotFound("There are no encrypted secrets here: secrets is not in the configuration.")
     await secrets.register_all(datasette, store)
     base = pages.path(datasette, SECRETS_PATH)
     # Datasette finds the route of a path as it was sent, percent-encoded.

@@ -171,7 +171,10 @@ class Instance:
         earlier = SigningSecrets.of(former).reveal() if former is not None else []
         secrets = SigningSecrets([*(value for value in earlier if value != own), own])
         if secrets.weak:
-            logger.warning("Datasette's secret has fewer than 16 characters and may be guessed; use a longer one")
+            logger.warning(
+                "Datasette's secret has fewer than 16 characters and may be guessed; set a longer one, as "
+                "DATASETTE_SECRET or --secret"
+            )
         return secrets
 
     def _signed(self) -> SignedTokens | None:

@@ -139,7 +139,7 @@ def check_value(value: object) -> str:
         raise InvalidInput("A secret must be text, and not empty.")
     # Asked before it is encoded, because Python's own error would have the value in it.
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidInput("A secret must be valid text.")
+        raise InvalidInput("A secret must be valid text, and this one holds half of a character (a lone surrogate).")
     if len(value.encode()) > MAX_VALUE:
         raise InvalidInput(f"A secret must have at most {MAX_VALUE:,} bytes.")
     return value

@@ -69,9 +69,9 @@ class TokenChanges:
             raise TokenNotFound(f"Token {parent_id} is not an active token of this actor.")
         permitted, wanted = parent.restrictions(), json.loads(str(permissions))
         if permitted is not None and (wanted is None or not Restrictions.from_wire(wanted).is_subset(permitted)):
-            raise InvalidInput("A token cannot create a token that may do more than itself.")
+            raise InvalidInput("A token cannot create a token that may do more than itself; limit it more.")
         if parent.expires_at is not None and (until is None or until > parent.expires_at):
-            raise InvalidInput("A token cannot create a token that lives longer than itself.")
+            raise InvalidInput("A token cannot create a token that lives longer than itself; let it expire sooner.")
 
     def _check_family_size(self, parent_id: int, now: int) -> Steps[None]:
         # Whoever narrows or ends the first of them changes all of them in one transaction, which others wait for.
@@ -142,7 +142,10 @@ class TokenChanges:
                     yield from self._check_parent(parent, token.actor_id, wanted, until, now)
                 except TokenNotFound as error:
                     # The token itself was found, so this is no answer to whoever asked for it.
-                    raise InvalidInput("The token that this one was created through is gone.") from error
+                    raise InvalidInput(
+                        "The token that this one was created through is gone, so only its description can change. "
+                        "Create another one."
+                    ) from error
             assignments = ", ".join(f"{column} = :{column}" for column in values)
             yield f"update {self.table} set {assignments} where id = :id", {"id": token_id, **values}
             yield self._event(token_id, "edited", by, now, ", ".join(_EDITED_NAMES[name] for name in values))
@@ -268,7 +271,7 @@ class TokenChanges:
             raise TokenNotFound(f"There is no token {token_id}.")
         token = StoredToken(*rows[0])
         if (status := token.status(now)) != "active":
-            raise InvalidInput(f"This token is {status}; only an active one can be changed.")
+            raise InvalidInput(f"This token is {status}; only an active one can be changed. Create another one.")
         return token
 
     def _shown(self, token_id: int) -> tuple[str, dict[str, Any]]:

@@ -73,9 +73,9 @@ async def read_json_body(request: Request, *, longest: int = MAX_BODY) -> dict[s
     try:
         value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise HTTPError(400, "The body is not valid JSON in UTF-8.") from error
+        raise HTTPError(400, f"The body is not valid JSON in UTF-8{_place(error)}.") from error
     if not isinstance(value, dict):
-        raise HTTPError(400, "The body must be a JSON object.")
+        raise HTTPError(400, "The body must be a JSON object, which stands in braces.")
     return cast("dict[str, Any]", value)
 
 
@@ -89,6 +89,15 @@ def _parse_form(body: bytes) -> dict[str, str]:
             400, f"The form cannot be read; it must be in UTF-8, and have at most {MAX_FIELDS:,} fields."
         ) from error
     return _without_repeats(fields, "A field of the form was sent twice; send each once.")
+
+
+def _place(error: Exception) -> str:
+    """Where the fault is; what stands there may be a secret."""
+    if isinstance(error, json.JSONDecodeError):
+        return f": see line {error.lineno}, column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return f": see its byte {error.start + 1:,}"
+    return ": it is nested too deeply" if isinstance(error, RecursionError) else ""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,9 +145,9 @@ async def _read(request: Request, longest: int) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > longest:
-                raise HTTPError(413, f"The body is too large; it may have {longest:,} bytes.")
+                raise HTTPError(413, f"The body is larger than {longest:,} bytes, the most that is read here.")
     except ClientDisconnect as error:
-        raise HTTPError(400, "The body ended too early.") from error
+        raise HTTPError(400, "The body ended too early, so nothing was done; send it again.") from error
     return bytes(body)
 
 

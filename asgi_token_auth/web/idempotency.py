@@ -79,7 +79,7 @@ def key_of(
     except InvalidInput as error:
         raise HTTPError(400, str(error)) from error
     except RecursionError as error:
-        raise HTTPError(400, "The body is nested too deeply.") from error
+        raise HTTPError(400, "The body is nested too deeply to be read.") from error
 
 
 def _in_header(headers: Headers) -> str | None:

@@ -209,7 +209,7 @@ class Pages:
 
     def token_refused(self) -> HTTPError:
         """The error for whoever came by a token where a person is needed."""
-        return HTTPError(403, f"A token cannot be used to look after {self._section.plural}.")
+        return HTTPError(403, f"A token cannot be used to look after {self._section.plural}; log in without one.")
 
     async def has_permission(self, request: PageRequest, person: Person, action: str) -> bool:
         """Whether they may do ``action``, within what they are limited to."""
@@ -242,11 +242,11 @@ class Pages:
                 ) is not None:
                     raise HTTPError(403, reason)
                 return await view(request, **{k: v for k, v in match.groupdict().items() if k != "json"})
-            raise HTTPError(404, "There is no such page.")
+            raise HTTPError(404, f"There is no such page; all {section.plural} are at {request.base or '/'}.")
         except HTTPError as error:
             return await self._error(request, error)
         except (TokenNotFound, SecretNotFound):
-            return await self._error(request, HTTPError(404, f"There is no such {section.singular}."))
+            return await self._error(request, HTTPError(404, f"There is no such {section.singular} for you."))
         except InvalidInput as error:
             return await self._error(request, HTTPError(400, str(error)))
         except IdempotencyKeyReused as error:
@@ -307,7 +307,7 @@ def _check_method(http: Request, methods: str) -> None:
     method = "GET" if http.method == "HEAD" else http.method
     if method not in methods.split():
         allow = {"Allow": "HEAD, " + methods.replace(" ", ", ")}
-        raise HTTPError(405, "This address does not take that.", headers=allow)
+        raise HTTPError(405, f"This address takes {' and '.join(methods.split())}, and nothing else.", headers=allow)
 
 
 def _path_ends_with(scope: Mapping[str, Any], ending: str) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from asgi_token_auth.access.permissions import MANAGE_SECRETS
+from asgi_token_auth.access.permissions import MANAGE_SECRETS, no_permission
 from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.errors import AlreadyDone, IdempotencyKeyReused, InvalidInput, SecretNotFound, SecretUnreadable
 from asgi_token_auth.secrets.as_json import secret_json, version_json
@@ -158,7 +158,7 @@ class SecretPages:
         key = await self._new_key(request, manager, f"set {name}")
         before = await self._find(name)
         if before is not None and before.source == "environment":
-            raise HTTPError(400, f"{_from_environment(name)} It cannot be set here.")
+            raise HTTPError(400, f"{_from_environment(name)} It cannot be set here: change the variable there.")
         if not form.errors and form.value is None and (before is None or before.version is None):
             form.errors["value" if request.as_json else "secret"] = "Give the value; this secret is not set yet."
         if not form.errors and form.value is None and form.note is None:
@@ -204,7 +204,7 @@ class SecretPages:
         if person.token is not None:
             raise self._pages.token_refused()
         if not await self._pages.has_permission(request, person, MANAGE_SECRETS):
-            raise HTTPError(403, "You do not have permission to manage secrets.")
+            raise HTTPError(403, no_permission("manage secrets", MANAGE_SECRETS))
         return person
 
     async def _find(self, name: str) -> SecretRecord | None:
@@ -292,7 +292,7 @@ def _read_json(values: Mapping[str, Any]) -> _Form:
     form = _Form()
     if values.keys() - _JSON_FIELDS:
         # It is not repeated: it may be a value in the wrong place.
-        form.errors["form"] = "The fields are value and note."
+        form.errors["form"] = "There is a field that is none here; the fields are value and note, or delete alone."
     if "value" in values:
         if isinstance(values["value"], str) and values["value"]:
             form.value = values["value"]
@@ -304,7 +304,7 @@ def _read_json(values: Mapping[str, Any]) -> _Form:
             form.note = _note(note)
             _check_note(form)
         else:
-            form.errors["note"] = "A note is text."
+            form.errors["note"] = "A note is text; null or an empty one for none."
     if not values:
         form.errors["form"] = "Send value, note or both, or delete."
     return form

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asgi_token_auth.access.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_ALL_TOKENS
+from asgi_token_auth.access.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, VIEW_ALL_TOKENS, no_permission
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
@@ -75,7 +75,9 @@ class TokenAccess:
         if person.token is not None and not await self._may_manage(person.token, person.id):
             raise self._pages.token_refused()
         if not person.within_limits(CREATE_TOKENS):
-            raise HTTPError(403, f"You are limited, and {CREATE_TOKENS} is not among what you may do.")
+            raise HTTPError(
+                403, f"You are limited, and {CREATE_TOKENS} is not among what you may do; come in a way that may."
+            )
         may_create = await self._pages.has_permission(request, person, CREATE_TOKENS)
         # A token manages itself and its children, whatever its actor may do besides.
         in_person = person.token is None
@@ -123,11 +125,11 @@ class TokenAccess:
         """
         token = await self._store.get(token_id, owner=requester.visible)
         if token.actor_id != requester.id:
-            raise HTTPError(403, "Only its owner may change a token.")
+            raise HTTPError(403, "Only its owner may change a token; others may at most revoke it.")
         if not requester.may_create:
-            raise HTTPError(403, "You do not have permission to create a token, and so none to change one.")
+            raise HTTPError(403, f"{no_permission('create a token', CREATE_TOKENS)} Changing one takes it too.")
         if token_id == requester.parent:
-            raise HTTPError(403, "A token cannot change itself.")
+            raise HTTPError(403, "A token cannot change itself; log in without it.")
         try:
             # Its new text would be theirs.
             check_within_limits(requester, token.restrictions)
@@ -153,7 +155,7 @@ class TokenAccess:
             if not requester.may_view_all:
                 raise
             await self._store.get(token_id, owner=ANY_OWNER)
-            raise HTTPError(403, "You do not have permission to revoke other people's tokens.") from None
+            raise HTTPError(403, no_permission("revoke other people's tokens", REVOKE_ALL_TOKENS)) from None
 
     def max_expires_after(self, requester: Requester) -> int | None:
         """How many seconds this requester may give to a token; ``None``: no limit."""

@@ -60,7 +60,9 @@ class TokenEditing:
     ) -> Response:
         if not request.is_post:
             if token.status != "active":
-                raise HTTPError(400, f"This token is {token.status}; only an active one can be changed.")
+                raise HTTPError(
+                    400, f"This token is {token.status}; only an active one can be changed. Create another one."
+                )
             return await self._edit_page(request, token, choices, form_of(token))
         limit = self._access.max_expires_after(requester)
         edit = read_form_edit(await request.read_body(), choices, max_expires_after=limit)

@@ -288,7 +288,7 @@ def _check_actions(
     known = choices.actions
     for action in _actions_of(restrictions):
         if full_name(action) not in known and action not in known:
-            errors[name] = f"There is no action {_shortened(action)!r} here."
+            errors[name] = f"There is no action {_shortened(action)!r} here; GET create.json has the list of them."
             return
 
 

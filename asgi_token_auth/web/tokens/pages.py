@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from asgi_token_auth.access.permissions import CREATE_TOKENS, REVOKE_ALL_TOKENS, no_permission
 from asgi_token_auth.access.signed_in import SignedIn
 from asgi_token_auth.authentication import Authenticated
 from asgi_token_auth.errors import EditConflict, IdempotencyKeyReused, InvalidInput
@@ -148,7 +149,7 @@ class TokenPages:
     async def _create(self, request: PageRequest) -> Response:
         requester = await self._access.requester(request)
         if not requester.may_create:
-            raise HTTPError(403, "You do not have permission to create a token.")
+            raise HTTPError(403, no_permission("create a token", CREATE_TOKENS))
         choices = await self._host.choices(request.http.scope, requester.actor)
         create = self._create_json if request.as_json else self._create_form
         return await self._once.answer(request, requester, create(request, requester, choices))
@@ -261,7 +262,7 @@ class TokenPages:
         if not requests_only("revoke_all", values, "owner") or not isinstance(owner, str) or not owner:
             raise HTTPError(400, "Send revoke_all, with an owner if they are somebody else's.")
         if owner != requester.id and not requester.may_revoke_all:
-            raise HTTPError(403, "You do not have permission to revoke other people's tokens.")
+            raise HTTPError(403, no_permission("revoke other people's tokens", REVOKE_ALL_TOKENS))
         reach: Owner = requester.changeable if owner == requester.id else owner
         key = await self._once.new_key(request, requester, "revoke_all")
         count = await self._store.revoke_all(owner=reach, by=requester.id, idempotency_key=key)
