@@ -1,6 +1,7 @@
 """``from datasette_secrets import Secret, get_secret`` where datasette-secrets is not installed, for its plugins.
 
-The last of all finders of modules answers: where the real one is installed, it is found before.
+The finder looks whether any other one has the real module, and only answers where none has. It must be asked before
+them, because a mere folder of that name, somewhere on the path, would be taken for a package without a file.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
@@ -31,24 +32,47 @@ class _Loader(Loader):
 
 
 class StandIn(MetaPathFinder):
-    """Finds :data:`MODULE`, and nothing else."""
+    """Finds :data:`MODULE` where no other finder does, and nothing else."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """What the import system asks."""
-        return ModuleSpec(fullname, _Loader(), origin="asgi-token-auth") if fullname == MODULE else None
+        if fullname != MODULE:
+            return None
+        return _of_others() or ModuleSpec(fullname, _Loader(), origin="asgi-token-auth")
 
 
 def install() -> None:
-    """Be asked last of all finders, once."""
+    """Be asked first of all finders, once."""
     if not any(isinstance(finder, StandIn) for finder in sys.meta_path):
-        sys.meta_path.append(StandIn())
+        sys.meta_path.insert(0, StandIn())
 
 
 def real_one_is_installed() -> bool:
-    """Whether datasette-secrets itself can be imported."""
+    """Whether datasette-secrets itself can be imported.
+
+    A file of that name which somebody has written, with nothing in it but what is ours, is known once it was imported.
+    """
     loaded = sys.modules.get(MODULE)
-    if loaded is not None:
-        return not isinstance(getattr(loaded.__spec__, "loader", None), _Loader)
-    return PathFinder.find_spec(MODULE) is not None
+    if loaded is None or _is_folder(loaded.__spec__):
+        return _of_others() is not None
+    from asgi_token_auth.datasette import get_secret
+
+    return getattr(loaded, "get_secret", None) is not get_secret
+
+
+def _of_others() -> ModuleSpec | None:
+    """What the other finders know of the module, if it is more than a folder."""
+    for finder in sys.meta_path:
+        if isinstance(finder, StandIn):
+            continue
+        spec = finder.find_spec(MODULE, None)
+        if spec is not None and not _is_folder(spec):
+            return spec
+    return None
+
+
+def _is_folder(spec: ModuleSpec | None) -> bool:
+    """Whether it is a namespace package: any folder, without a file that says what is in it."""
+    return spec is not None and spec.origin is None and spec.submodule_search_locations is not None
