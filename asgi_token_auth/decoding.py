@@ -104,6 +104,12 @@ def value_of(text: str) -> Cleaned:
     return Cleaned(read.text.rstrip("\r\n"), read.dropped)
 
 
+def one_line_or_all(text: str) -> str:
+    """A secret of any kind: of one line without its end, which ``echo`` puts there; of several as they are."""
+    line = re.sub(r"(?:\r\n|\n|\r)\Z", "", text)
+    return text if "\n" in line or "\r" in line else line
+
+
 def secret_of(text: str) -> Cleaned:
     """A secret that signs, or a key: without spaces, invisible characters and quotes around it as well."""
     read = value_of(text)
@@ -202,8 +208,43 @@ def why_unreadable(error: OSError | ValueError, path: str | os.PathLike[str]) ->
     """Why a file cannot be opened, in words; a folder that is missing is named."""
     if not isinstance(error, OSError):
         return "that is no path"
-    folder = missing_folder(path) if isinstance(error, FileNotFoundError) else None
+    missing = isinstance(error, FileNotFoundError) and looks_like_path(path)
+    folder = missing_folder(path) if missing else None
     return f"there is no folder {folder}" if folder is not None else str(error.strerror or error)
+
+
+def looks_like_path(path: str | os.PathLike[str]) -> bool:
+    """Whether a message may repeat it. Anything else may be a secret that stands where a path belongs."""
+    text = os.fspath(path)
+    try:
+        if Path(text).exists():
+            return True
+        if not text.isprintable() or _WITH_PASSWORD.search(text):
+            return False
+        if re.search(r"[^/\\.][.][A-Za-z]\w{0,6}$", text) or text.startswith(("./", "../", "~/")):
+            return True
+        # A folder other than the root, and nothing but words.
+        if re.fullmatch(r"(?:[a-z_.-]*/)+[a-z_.-]+", text[1:]):
+            return True
+        # What is base64 may begin with a slash, too.
+        first = Path(text).parts[: 2 if Path(text).is_absolute() else 1]
+        return len(Path(text).parts) > len(first) and Path(*first).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+_WITH_PASSWORD: Final = re.compile(r"[^/\\\s:@]+:[^/\\\s@][^\s@]*@")
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """What a message says of a file: its path, unless that may be a secret."""
+    return os.fspath(path) if looks_like_path(path) else "(its path is not repeated, because it may be a secret)"
+
+
+def shown_variable(name: str) -> str:
+    """What a message says of an environment variable: its name, unless the value may stand in its place."""
+    plain = re.fullmatch(r"[A-Z][A-Z0-9_]{0,79}", name) and ("_" in name or len(name) < 16)
+    return name if plain or name in os.environ else "(its name is not repeated, because it may be a secret)"
 
 
 def missing_folder(path: str | os.PathLike[str]) -> Path | None:

@@ -15,6 +15,7 @@ import click
 
 from asgi_token_auth.cli.options import ParamType, hint_at_password, json_option
 from asgi_token_auth.cli.output import escape_unprintable, print_json
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.cli.records import list_all
 from asgi_token_auth.cli.stores import database_exists, existing_database, untracked_store
 from asgi_token_auth.config.assembly import from_config
@@ -90,7 +91,7 @@ class _NamedPath(ParamType):
         return name, path
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option(
     "--database",

@@ -9,6 +9,7 @@ import click
 from asgi_token_auth.cli.check import check
 from asgi_token_auth.cli.create_token import create_token
 from asgi_token_auth.cli.decode import decode
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.cli.process import PROGRAM, CommandGroup
 from asgi_token_auth.cli.secrets import secrets as secrets_
 from asgi_token_auth.cli.tokens import tokens
@@ -23,7 +24,7 @@ def root() -> None:
     """
 
 
-@click.command()
+@click.command(cls=Command)
 def generate_secret() -> None:
     """Print a secret that can sign tokens: 256 random bits."""
     click.echo(secrets.token_hex(32))

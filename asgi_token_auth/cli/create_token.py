@@ -11,10 +11,11 @@ import click
 from asgi_token_auth.cli.actions import known_actions, named_actions, warn_of_unknown_actions
 from asgi_token_auth.cli.inputs import read_secret
 from asgi_token_auth.cli.options import restriction_options, secret_options
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.signing import SIGNED_PREFIX, datasette_signer
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("actor_id", metavar="ID")
 @secret_options
 @click.option("-e", "--expires-after", type=int, metavar="SECONDS", help="The token expires after so many seconds.")

@@ -15,6 +15,7 @@ from asgi_token_auth.bearer import is_token
 from asgi_token_auth.cli.inputs import read_optional_secret, read_token_from_stdin
 from asgi_token_auth.cli.options import check_for_password, json_option, prefix_option, secret_options, token_prefix
 from asgi_token_auth.cli.output import format_fields, print_json, print_to_stderr
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.cli.records import token_fields
 from asgi_token_auth.cli.stores import open_token_store
 from asgi_token_auth.config.values import is_array, is_object
@@ -44,7 +45,7 @@ class _Finding:
     lines: Sequence[tuple[str, str]] = ()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("token", required=False)
 @secret_options
 @prefix_option

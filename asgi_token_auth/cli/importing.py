@@ -11,6 +11,7 @@ import click
 
 from asgi_token_auth.cli.options import database_option, hint_at_password, json_option
 from asgi_token_auth.cli.output import escape_unprintable, print_json, print_to_stderr
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.cli.process import set_change_state
 from asgi_token_auth.cli.records import count_of_tokens
 from asgi_token_auth.cli.stores import database_exists, existing_database, open_token_store, untracked_store
@@ -22,7 +23,7 @@ from asgi_token_auth.tokens.copying import ImportedToken
 from asgi_token_auth.tokens.store import TokenStore
 
 
-@click.command(name="import")
+@click.command(cls=Command, name="import")
 @click.argument("source", type=click.Path(dir_okay=False))
 @database_option
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would be imported.")

@@ -45,7 +45,7 @@ class Duration(ParamType):
             return value
         match = re.fullmatch(r"([0-9]{1,12})([smhdw]?)", value)
         if match is None:
-            self.fail(f"{value!r} is no length of time: give seconds, or for example 90d, 12h or 30m.", param, ctx)
+            self.fail("It is no length of time: give seconds, or for example 90d, 12h or 30m.", param, ctx)
         seconds = int(match[1]) * _UNITS[match[2]]
         if seconds < self._least:
             self.fail(f"Give {self._least} second or more.", param, ctx)

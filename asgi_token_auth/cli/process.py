@@ -16,6 +16,7 @@ from typing import IO, Any, Final, Literal, NoReturn, TypeVar
 import click
 
 from asgi_token_auth.cli.output import OutputError, StandardOutput, discard_buffer, escape_unprintable, write_to_stderr
+from asgi_token_auth.cli.parsing import Command, no_such_command, nothing_repeated
 from asgi_token_auth.errors import TokenAuthError
 
 T = TypeVar("T")
@@ -53,6 +54,23 @@ class Interrupted(click.ClickException):
 
 class CommandGroup(click.Group):
     """A group whose commands may raise the package's exceptions: each becomes its sentence and exit code 1."""
+
+    command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, and nothing that was given is repeated."""
+        with nothing_repeated(ctx, ""):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The same for the name of a command."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing and not name.startswith("-"):
+            raise no_such_command(self, name, ctx)
+        with nothing_repeated(ctx, ""):
+            return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that ``ctx`` names."""

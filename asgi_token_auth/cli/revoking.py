@@ -21,6 +21,7 @@ from asgi_token_auth.cli.options import (
     yes_option,
 )
 from asgi_token_auth.cli.output import escape_unprintable, print_json
+from asgi_token_auth.cli.parsing import Command
 from asgi_token_auth.cli.process import finish_despite_interrupt
 from asgi_token_auth.cli.records import count_of_tokens, list_all
 from asgi_token_auth.cli.stores import open_token_store
@@ -32,7 +33,7 @@ from asgi_token_auth.tokens.record import ANY_OWNER, Family, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("which", metavar="[ID]", required=False)
 @database_option
 @secret_options

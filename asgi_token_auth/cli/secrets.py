@@ -20,7 +20,7 @@ from asgi_token_auth.cli.process import CommandGroup, finish_despite_interrupt
 from asgi_token_auth.cli.records import relative_or
 from asgi_token_auth.cli.stores import open_store
 from asgi_token_auth.config.values import is_readable_by_group_or_others
-from asgi_token_auth.decoding import keys_of
+from asgi_token_auth.decoding import keys_of, one_line_or_all, shown_path
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.secrets.as_json import secret_json
 from asgi_token_auth.secrets.record import Rotation, SecretRecord, check_note, check_secret_name, shape_of
@@ -63,7 +63,7 @@ def generate_encryption_key() -> None:
     click.echo(_import_encryption().generate_key())
 
 
-@secrets.command(name="set")
+@secrets.command(name="set", extra="The value is read from standard input, or asked for; arguments are seen by others.")
 @_NAME
 @_database_option
 @_key_file_option
@@ -238,7 +238,7 @@ def _read_keys(files: Sequence[str]) -> Sequence[str]:
 
 
 def _read_key_file(path: Path) -> str:
-    text = read_key_file(path, f"The encryption key's file {path}")
+    text = read_key_file(path, f"The encryption key's file {shown_path(path)}")
     if is_readable_by_group_or_others(path):
         print_to_stderr(
             f"Warning: other users of this machine, or of the group, may read {path}; chmod go-rwx takes that away."
@@ -259,11 +259,9 @@ def _read_value(name: str) -> str:
             raise click.ClickException("A terminal cuts off what is so long; give the value on standard input.")
         return typed
     value = read_stdin("secret")
-    line = value.rstrip("\r\n")
-    if not line:
+    if not value.rstrip("\r\n"):
         raise click.ClickException("Standard input holds no secret.")
-    # echo ends one line, which is no part of a value; the file of a key ends its last line like the others.
-    return value if "\n" in line or "\r" in line else line
+    return one_line_or_all(value)
 
 
 def _import_encryption() -> Any:

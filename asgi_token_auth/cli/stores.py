@@ -16,7 +16,7 @@ from asgi_token_auth.cli.process import finish_then_stop, set_change_state
 from asgi_token_auth.databases.address import WHICH_KINDS, check_path, database_at, is_dsn, is_of_another_kind, mend_for
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.decoding import missing_folder
+from asgi_token_auth.decoding import looks_like_path, missing_folder, shown_path
 from asgi_token_auth.errors import ConfigurationError, StorageError
 from asgi_token_auth.signing import SigningSecrets
 from asgi_token_auth.storage.store import TableStore
@@ -142,8 +142,8 @@ def existing_database(database: str) -> Database:
 
 
 def _missing(database: str) -> str:
-    folder = missing_folder(database)
-    return f"There is no file {database}" + ("" if folder is None else f", and no folder {folder}")
+    folder = missing_folder(database) if looks_like_path(database) else None
+    return f"There is no file {shown_path(database)}" + ("" if folder is None else f", and no folder {folder}")
 
 
 def database_exists(database: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from asgi_token_auth.decoding import Undecodable, decode, read_bytes, read_value, value_of
+from asgi_token_auth.decoding import Undecodable, decode, read_bytes, read_value, shown_path, shown_variable, value_of
 from asgi_token_auth.errors import ConfigurationError
 
 logger: Final = logging.getLogger("asgi_token_auth")
@@ -31,17 +31,17 @@ def read_config_file(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if isinstance(path, str) and ("\n" in path or path.lstrip().startswith(("{", "["))):
         # It is not repeated, because it may hold a secret.
         raise ConfigurationError("The configuration is text; give the path of a file, or an object of keys and values.")
-    suffix = file.suffix.lower()
+    suffix, shown = file.suffix.lower(), shown_path(file)
     if suffix not in (".json", ".toml"):
         raise ConfigurationError(
-            f"{file}: a configuration file ends in .json or .toml."
+            f"{shown}: a configuration file ends in .json or .toml."
             + (" A .yaml file is read by Datasette alone." if suffix in (".yaml", ".yml") else "")
         )
     kind = suffix[1:].upper()
     try:
         text = decode(read_bytes(file, MAX_CONFIG_FILE)).log_dropped(str(file))
     except Undecodable as error:
-        raise ConfigurationError(f"{file} {error}") from error
+        raise ConfigurationError(f"{shown} {error}") from error
     try:
         block: dict[str, Any] = (
             json.loads(text, object_pairs_hook=_Objects(text)) if suffix == ".json" else tomllib.loads(text)
@@ -158,7 +158,9 @@ def _environment(name: object, where: str) -> str:
     value = os.environ.get(name)
     if not value:
         state = "not set" if value is None else "empty"
-        raise ConfigurationError(f"{where}: the environment variable {name} is {state}; set it or change $env.")
+        raise ConfigurationError(
+            f"{where}: the environment variable {shown_variable(name)} is {state}; set it or change $env."
+        )
     read = value_of(value).log_dropped(f"{where}: the environment variable {name}")
     if not read:
         raise ConfigurationError(f"{where}: the environment variable {name} holds nothing but a line end; set it.")
@@ -173,7 +175,7 @@ def _file(path: object, where: str) -> str:
         # Of encryption keys, a file may hold one in each line.
         read = read_value(path, lines=where.startswith("secrets."))
     except Undecodable as error:
-        raise ConfigurationError(f"{where}: the file {path} {error}") from error
+        raise ConfigurationError(f"{where}: the file {shown_path(path)} {error}") from error
     if where.startswith("secrets.") and is_readable_by_group_or_others(path):
         logger.warning(
             "%s: other users of this machine, or of the group, may read the file %s; chmod go-rwx takes that away",

@@ -26,7 +26,7 @@ DSN_OPTIONS: Final[Mapping[str, type]] = {
 
 # What SQLAlchemy, libpq, JDBC and SQLite take, or what a slip makes of a DSN. "./" before it makes a path of anything.
 _OTHER_KIND: Final = re.compile(
-    r"://|^\s*(?:postgres\w*|mysql|mariadb|sqlite3?|jdbc|file):|(?:^|\s)(?:host|hostaddr|dbname|password|service)\s*=",
+    r"://|^[^/\\\s:@]+:[^/\\\s@][^\s@]*@|^\s*(?:postgres\w*|mysql|mariadb|sqlite3?|jdbc|file):|(?:^|\s)(?:host|hostaddr|dbname|password|service)\s*=",
     re.IGNORECASE,
 )
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from asgi_token_auth.config.block import Configuration
 from asgi_token_auth.config.databases import database_by_dsn
-from asgi_token_auth.databases.address import is_dsn
+from asgi_token_auth.databases.address import is_dsn, is_of_another_kind
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.databases.sqlite.search_index import index_tables
@@ -152,7 +152,7 @@ class Attachments:
         if name not in self._datasette.databases:
             known = ", ".join(sorted({*self._datasette.databases, *self._others})) or "none"
             # A connection string in the wrong place may hold a password.
-            shown = "of this name" if "://" in name else repr(name)
+            shown = "of this name" if is_of_another_kind(name) else repr(name)
             raise ConfigurationError(f"{key}: no database {shown} is attached; attached: {known}.")
         return self._datasette.databases[name]
 

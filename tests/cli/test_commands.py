@@ -37,6 +37,6 @@ def test_unknown_commands_are_misuse(terminal: Terminal) -> None:
     terminal.quick("tokens", "create", "alice")
     assert "at most 200 characters" in terminal.quick("tokens", "list", "--search", "x" * 201, code=2).err
     assert "is empty" in terminal.quick("tokens", "list", "--database", "", code=2).err
-    assert "No such command" in terminal.fails("tokenz", code=2)
+    assert "did you mean tokens?" in terminal.fails("tokenz", code=2)
     assert "No such option" in terminal.fails("tokens", "list", "--what", code=2)
     assert SECRET not in terminal.quick("tokens", "create", "--help").out

@@ -75,7 +75,8 @@ def test_a_value_from_standard_input_is_stored_and_never_told(terminal: Terminal
     ("given", "kept", "said"),
     [
         ("sk-1\r\n", "sk-1", ""),
-        ("sk-1\n\n", "sk-1", ""),
+        ("sk-1\n\n", "sk-1\n\n", "What is stored: 6 characters in 2 lines. It ends with a line end.\n"),
+        ("sk-1\r", "sk-1", ""),
         (" sk-1", " sk-1", "What is stored: 5 characters in 1 line. It begins with a space.\n"),
         ("a\nb", "a\nb", "What is stored: 3 characters in 2 lines.\n"),
         ("a\nb\n", "a\nb\n", "What is stored: 4 characters in 2 lines. It ends with a line end.\n"),
@@ -167,7 +168,7 @@ def test_the_longest_value_is_taken(terminal: Terminal) -> None:
         (["set", "A", "--note", "x" * 101], {}, "at most 100 characters"),
         (["set", "A", "--by", ""], {}, "actor id"),
         (["set"], {}, "Missing argument 'NAME'"),
-        (["set", "A", "the value"], {}, "unexpected extra argument"),
+        (["set", "A", "the value"], {}, "The value is read from standard input"),
         (["set", "A"], {"ASGI_TOKEN_AUTH_ENCRYPTION_KEY": None}, "set the variable ASGI_TOKEN_AUTH_ENCRYPTION_KEY"),
         (["set", "A"], {"ASGI_TOKEN_AUTH_ENCRYPTION_KEY": " , "}, "Missing encryption key"),
         (["set", "A"], {"ASGI_TOKEN_AUTH_ENCRYPTION_KEY": "short"}, "Encryption key: the key is not 32 bytes"),

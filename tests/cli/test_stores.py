@@ -110,7 +110,7 @@ def test_a_foreign_database_is_left_as_it_is(terminal: Terminal, arguments: list
 def test_what_is_no_database(terminal: Terminal, arguments: list[str]) -> None:
     (terminal.folder / "tokens.db").write_bytes(b"no database" * 200)
     assert "not a SQLite database" in terminal.fails("tokens", *arguments)
-    assert "is a directory" in terminal.fails("tokens", *arguments, "--database", ".", code=2)
+    assert "It is a folder" in terminal.fails("tokens", *arguments, "--database", ".", code=2)
     refused = terminal.run("tokens", *arguments, "--database", "postgres://u:hunter2@127.0.0.1:9/d", code=1).err
     assert "cannot be reached" in refused
     assert "options are seen by other users" in refused
