@@ -185,8 +185,11 @@ def read_bytes(path: str | os.PathLike[str], most: int = MAX_SECRET_FILE, *, bes
     return raw
 
 
-def read_value(path: str | os.PathLike[str], *, lines: bool = False) -> Cleaned:
+def read_value(path: str | os.PathLike[str], *, lines: bool = False, signs: bool = False) -> Cleaned:
     """The text that a file holds: one line, unless ``lines``.
+
+    Args:
+        signs: a byte-order mark in front stays, because tokens may have been signed with it.
 
     Raises:
         Undecodable: it cannot be read, or holds something else.
@@ -201,6 +204,8 @@ def read_value(path: str | os.PathLike[str], *, lines: bool = False) -> Cleaned:
         raise Undecodable("holds more than one line.")
     if "\0" in read.text:
         raise Undecodable("holds the byte 0x00, which is no text; write it again.")
+    if signs and decoded.dropped:
+        return Cleaned(_MARK + read.text)
     return Cleaned(read.text, (*decoded.dropped, *read.dropped))
 
 

@@ -168,3 +168,31 @@ def test_variables_lose_what_an_env_file_of_windows_leaves(monkeypatch: pytest.M
         read_configuration(block)
     monkeypatch.setenv("DATASETTE_SECRET", SECRET + "\r")
     assert SigningSecrets.of(None).reveal()[-1] == SECRET
+
+
+def test_a_file_with_a_mark_verifies_what_was_signed_with_the_mark(tmp_path: Path) -> None:
+    """As the command did at first, whose --secret-file kept it."""
+    file = tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbf" + SECRET.encode() + b"\r\n")
+    earlier = URLSafeSerializer("\ufeff" + SECRET, salt="token", signer_kwargs={"digest_method": hashlib.sha1})
+    read = read_configuration({"secret": {"$file": str(file)}}).secret
+    assert isinstance(read, SigningSecrets)
+    for text in (earlier.dumps({"a": 1}), datasette_signer(SigningSecrets.of(SECRET)).sign({"a": 1})):
+        assert datasette_signer(read).verify(str(text))
+    assert read.dropped == ("a byte-order mark in front",)
+    # What signs is what everybody else has.
+    assert read.reveal()[-1] == SECRET
+    # Other values never have it.
+    block = {"tokens": [{"token": TOKEN, "actor": {"id": {"$file": str(file)}}}]}
+    assert read_configuration(block).tokens[TOKEN]["id"] == SECRET
+
+
+def test_the_name_of_a_database_is_not_taken_for_words_of_a_message() -> None:
+    for dsn, name in (
+        ("postgresql://u:hunter2@h/db", "PostgreSQL database db on h"),
+        ("postgresql://u@h/caf%C3%A9-1.x", "PostgreSQL database caf\u00e9-1.x on h"),
+        ("postgresql://u@h/a%20on%20b%0ANOTE", "PostgreSQL database 'a on b\\nNOTE' on h"),
+        ("postgresql://u@/db?host=/run/pg,h%0Ax", "PostgreSQL database db on '/run/pg,h\\nx'"),
+    ):
+        assert database_at(dsn).name == name
+        assert name.isprintable()

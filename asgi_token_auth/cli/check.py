@@ -23,9 +23,10 @@ from asgi_token_auth.config.block import Configuration, read_configuration
 from asgi_token_auth.config.sections import PLUGIN, PREDECESSOR, SECRETS_PREDECESSOR, section_in, with_secrets_section
 from asgi_token_auth.config.values import is_array, is_object, is_readable_by_everyone, read_config_file
 from asgi_token_auth.databases.address import is_dsn, is_of_another_kind, mend_for
-from asgi_token_auth.decoding import listed
+from asgi_token_auth.decoding import is_unfilled, listed
 from asgi_token_auth.decoding import logger as decoding_logger
-from asgi_token_auth.errors import ConfigurationError, TokenAuthError
+from asgi_token_auth.errors import ConfigurationError, SecretUnreadable, TokenAuthError
+from asgi_token_auth.secrets.known import ENVIRONMENT_PREFIX, environment_secret
 from asgi_token_auth.secrets.store import SecretStore
 from asgi_token_auth.signing import MIN_SECRET_LENGTH, SigningSecrets
 from asgi_token_auth.sources.sql import SQLTokens
@@ -130,6 +131,7 @@ def check(
         _check_files(block, Path(config), report)
         configuration = _check_block(block, named, report, in_datasette=in_datasette)
         _check_secrets(configuration, report)
+        _check_environment(report)
         _check_databases(configuration, named, expiring_within, report)
     if as_json:
         print_json({"ok": not report.problems, "problems": report.problems, "notes": report.notes})
@@ -246,6 +248,22 @@ def _check_secrets(configuration: Configuration, report: _Report) -> None:
         # A short one has been reported already.
         if len(token) >= MIN_SECRET_LENGTH and len(set(token)) < _MIN_DIFFERENT_CHARACTERS:
             report.problems.append(f"tokens: the one of actor {actor.get('id')!r} is a pattern of few characters.")
+
+
+def _check_environment(report: _Report) -> None:
+    """The secrets that the environment gives in place of stored ones."""
+    for variable, given in os.environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        try:
+            value = environment_secret(os.environ, variable.removeprefix(ENVIRONMENT_PREFIX))
+        except SecretUnreadable as error:
+            report.problems.append(str(error))
+            continue
+        if is_unfilled(given):
+            report.problems.append(f"{variable}: is the name of a variable and not its value; set it to the secret.")
+        elif value != given and given:
+            report.notes.append(f"{variable}: a byte-order mark or a line end is left out; take it away there.")
 
 
 def _check_databases(

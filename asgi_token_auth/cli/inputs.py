@@ -15,7 +15,16 @@ import click
 from asgi_token_auth.cli.options import SECRET_VARIABLE
 from asgi_token_auth.cli.output import escape_unprintable, print_to_stderr
 from asgi_token_auth.config.values import is_readable_by_everyone
-from asgi_token_auth.decoding import MAX_SECRET_FILE, Undecodable, decode, listed, read_bytes, read_value, token_of
+from asgi_token_auth.decoding import (
+    MAX_SECRET_FILE,
+    Undecodable,
+    decode,
+    is_unfilled,
+    listed,
+    read_bytes,
+    read_value,
+    token_of,
+)
 from asgi_token_auth.signing import SigningSecrets
 
 _LONGEST_ANSWER: Final = 100
@@ -51,6 +60,8 @@ def read_secret(ctx: click.Context, secret: str | None, secret_file: str | None)
         print_to_stderr(
             f"Warning: the secret: {listed(signing.dropped)} left out, as servers do; Datasette alone would not."
         )
+    if is_unfilled(secret):
+        print_to_stderr("Warning: the secret is the name of a variable and not its value; servers refuse it.")
     if signing.weak:
         print_to_stderr("Warning: the secret is shorter than 16 characters and may be guessed.")
     return signing
@@ -78,7 +89,7 @@ def read_key_file(path: Path, what: str) -> str:
 
 def _secret_from_file(path: Path) -> str:
     try:
-        secret = read_value(path).text
+        secret = read_value(path, signs=True).text
     except Undecodable as error:
         raise click.ClickException(f"The secret's file {error}") from error
     if is_readable_by_everyone(path):

@@ -79,6 +79,10 @@ def from_config(
     secret_store = _secret_store(configuration, opened)
     if not sources:
         _check_without_tokens(configuration)
+    if configuration.journal_mode is not None:
+        _check_journal_mode(
+            [each.database for each in (store, secret_store) if each is not None], databases or {}, opened
+        )
     return TokenAuthMiddleware(
         _with_pages(app, store, secret_store, configuration, signed_in),
         sources=sources,
@@ -132,6 +136,16 @@ def _check_without_tokens(configuration: Configuration) -> None:
             raise ConfigurationError(
                 f"{key}: has no effect, because nothing is configured that could check a token; remove the key."
             )
+
+
+def _check_journal_mode(homes: list[Database], given: Databases, opened: dict[str, Database]) -> None:
+    """Raise ConfigurationError where no store is in a file that was given by its path."""
+    by_path = [opened[name] for name, each in given.items() if isinstance(each, (str, os.PathLike))]
+    if not any(isinstance(home, SQLite) and any(home is file for file in by_path) for home in homes):
+        raise ConfigurationError(
+            "journal_mode: has no effect, because neither tokens nor secrets are kept in a SQLite file that was given "
+            "by its path; remove the key, or say SQLite(path, journal_mode=...)."
+        )
 
 
 def _with_pages(

@@ -161,6 +161,11 @@ def read_configuration(block: Any) -> Configuration:
         secrets_database=secrets_database,
         trusted_origins=check_origins(read.value("trusted_origins", list, "a list of origins") or []),
     )
+    homes = [*([database] if manage else []), *([secrets_database] if secrets else [])]
+    if "journal_mode" in given and all(home is not None and is_dsn(home) for home in homes):
+        raise ConfigurationError(
+            "journal_mode: has no effect, because neither tokens nor secrets are kept in a SQLite file; remove the key."
+        )
     if not manage:
         for key in (
             "prefix",

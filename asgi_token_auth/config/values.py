@@ -164,8 +164,12 @@ def _environment(name: object, where: str) -> str:
     read = value_of(value).log_dropped(f"{where}: the environment variable {name}")
     if not read:
         raise ConfigurationError(f"{where}: the environment variable {name} holds nothing but a line end; set it.")
-    # A secret that signs is read as it is: what stands around it has signed tokens, which shall go on verifying.
-    return value if where.partition("[")[0] == "secret" else read
+    # What stands around a secret that signs has signed tokens, which shall go on verifying.
+    return value if _signs(where) else read
+
+
+def _signs(where: str) -> bool:
+    return where.partition("[")[0] == "secret"
 
 
 def _file(path: object, where: str) -> str:
@@ -173,7 +177,7 @@ def _file(path: object, where: str) -> str:
         raise ConfigurationError(f"{where}: $file needs the path of a file.")
     try:
         # Of encryption keys, a file may hold one in each line.
-        read = read_value(path, lines=where.startswith("secrets."))
+        read = read_value(path, lines=where.startswith("secrets."), signs=_signs(where))
     except Undecodable as error:
         raise ConfigurationError(f"{where}: the file {shown_path(path)} {error}") from error
     if where.startswith("secrets.") and is_readable_by_group_or_others(path):

@@ -118,6 +118,7 @@ class Attachments:
 
     def _for_store(self, name: str | None, key: str, stored: str) -> Database:
         if (other := self._other(name, key)) is not None:
+            self._warn_of_journal_mode(other.name)
             return other
         if name is None:
             internal = self._datasette.get_internal_database()
@@ -132,12 +133,17 @@ class Attachments:
             return attached_file(internal.path, journal_mode=self._configuration.journal_mode)
         attached = self._attached(name, key)
         if attached.is_memory:
+            self._warn_of_journal_mode(name)
             return AttachedDatabase(attached, self._wait_for_start)
         if not attached.is_mutable:
             raise ConfigurationError(
                 f"{key}: {name} is attached as immutable and cannot hold {stored}; attach it without -i."
             )
         return attached_file(attached.path, journal_mode=self._configuration.journal_mode)
+
+    def _warn_of_journal_mode(self, database: str) -> None:
+        if self._configuration.journal_mode is not None:
+            logger.warning("journal_mode has no effect on %s, which is no file that Datasette has attached", database)
 
     def _other(self, name: str | None, key: str) -> Database | None:
         """A database that is not Datasette's: one given to ``wrap_datasette``, or a DSN in place of a name."""

@@ -12,8 +12,9 @@ from asgi_token_auth.datasette import hookspecs
 from asgi_token_auth.datasette.instance import configured
 from asgi_token_auth.datasette.outages import outage_log
 from asgi_token_auth.errors import ConfigurationError, StorageError, for_the_log
+from asgi_token_auth.secrets.known import environment_secret
 from asgi_token_auth.secrets.record import Secret
-from asgi_token_auth.secrets.store import ENVIRONMENT_PREFIX, SecretStore
+from asgi_token_auth.secrets.store import SecretStore
 
 #: Something to try the pages with.
 EXAMPLE: Final = Secret("EXAMPLE_SECRET", "An example secret")
@@ -27,7 +28,7 @@ async def value_of(datasette: Any, secret_name: str, actor_id: str | None) -> st
     instance = configured(datasette)
     store = None if instance is None else instance.secret_store()
     if store is None:
-        return os.environ.get(ENVIRONMENT_PREFIX + secret_name) or None
+        return environment_secret(os.environ, secret_name)
     register(datasette, store, secrets)
     return await store.get_secret(secret_name, actor_id)
 

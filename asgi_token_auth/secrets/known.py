@@ -8,15 +8,32 @@ from types import MappingProxyType
 from typing import Final
 
 from asgi_token_auth.databases.protocol import Row
-from asgi_token_auth.errors import ConfigurationError, InvalidInput
+from asgi_token_auth.decoding import one_line_or_all, without_mark
+from asgi_token_auth.errors import ConfigurationError, InvalidInput, SecretUnreadable
 from asgi_token_auth.secrets.record import Secret, SecretRecord, SecretVersion, check_secret_name
 from asgi_token_auth.secrets.table import version_of
-from asgi_token_auth.storage.values import as_text
+from asgi_token_auth.storage.values import as_text, is_text
 
 #: An environment variable that starts so, and ends in the name of a secret, goes before what is stored.
 ENVIRONMENT_PREFIX: Final = "DATASETTE_SECRETS_"
 
 _NO_VERSION: Final = SecretVersion(*[None] * len(fields(SecretVersion)))
+
+
+def environment_secret(environ: Mapping[str, str], name: str) -> str | None:
+    """The value of the secret ``name`` in ``environ``, without what env files and shells put around it.
+
+    Raises:
+        SecretUnreadable: it is no text. The message names the variable.
+    """
+    if not (given := environ.get(ENVIRONMENT_PREFIX + name)):
+        return None
+    # Before anybody encodes it, because Python's own error would have the value in it.
+    if not is_text(given):
+        raise SecretUnreadable(
+            f"The environment variable {ENVIRONMENT_PREFIX}{name} is not valid UTF-8: set it again as UTF-8."
+        )
+    return one_line_or_all(without_mark(given).text) or None
 
 
 class KnownSecrets:
@@ -51,8 +68,20 @@ class KnownSecrets:
             self._registered.setdefault(secret.name, secret)
 
     def from_environment(self, name: str) -> str | None:
-        """The value of a secret in the environment."""
-        return self._environ.get(ENVIRONMENT_PREFIX + name)
+        """The value of a secret in the environment, if there is one.
+
+        Raises:
+            SecretUnreadable: it is no text. The message names the variable.
+        """
+        return environment_secret(self._environ, name)
+
+    def is_in_environment(self, name: str) -> bool:
+        """Whether there is one, be it readable or not."""
+        try:
+            return self.from_environment(name) is not None
+        except SecretUnreadable:
+            # It goes before what is stored all the same.
+            return True
 
     def record(self, row: Row) -> SecretRecord:
         """The record of a row of the columns in ``SHOWN``."""
@@ -68,7 +97,7 @@ class KnownSecrets:
             obtain_url=secret.obtain_url,
             obtain_label=secret.obtain_label,
             registered=name in self._registered,
-            source="environment" if self.from_environment(name) else "stored" if version else None,
+            source="environment" if self.is_in_environment(name) else "stored" if version else None,
             note=known.note,
             version=known.version,
             created_at=known.created_at,

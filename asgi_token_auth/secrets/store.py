@@ -115,7 +115,7 @@ class SecretStore(TableStore):
             actor_id: for whom it is used, to be shown with the time of last use.
 
         Raises:
-            SecretUnreadable: it is stored, and the key is missing or wrong, or the row is damaged.
+            SecretUnreadable: it is stored, and the key is missing or wrong, or the row is damaged; or it is no text.
             StorageError: the database cannot answer.
         """
         if not isinstance(name, str) or not is_text(name):
@@ -366,7 +366,7 @@ class SecretStore(TableStore):
             raise SecretNotFound("There is no such secret.")
 
     def _not_stored(self, name: str) -> SecretNotFound:
-        if self._known.from_environment(name):
+        if self._known.is_in_environment(name):
             return SecretNotFound(
                 f"The secret {name!r} comes from the environment variable {ENVIRONMENT_PREFIX}{name} and is not "
                 "stored; change the variable."

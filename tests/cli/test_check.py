@@ -259,3 +259,13 @@ def test_a_configuration_of_datasette_that_cannot_be_read(terminal: Terminal) ->
 def test_a_folder_that_is_missing_is_named(terminal: Terminal) -> None:
     sentence = terminal.fails("tokens", "list", "--database", "nowhere/tokens.db")
     assert "There is no file nowhere/tokens.db, and no folder " in sentence
+
+
+def test_secrets_in_the_environment_are_looked_at(terminal: Terminal) -> None:
+    block = {"tokens": [{"token": "a-long-random-string-for-a-bot", "actor": {"id": "bot"}}]}
+    done = check(terminal, block, DATASETTE_SECRETS_A="sk-hunter2\r", DATASETTE_SECRETS_B="sk-hunter2")
+    assert "Note: DATASETTE_SECRETS_A: a byte-order mark or a line end is left out; take it away there.\n" in done.out
+    assert "DATASETTE_SECRETS_B" not in done.out
+    assert "hunter2" not in done.out
+    done = check(terminal, block, code=1, DATASETTE_SECRETS_A="${API_KEY}")
+    assert "Problem: DATASETTE_SECRETS_A: is the name of a variable and not its value" in done.out

@@ -215,3 +215,9 @@ def test_a_plugin_that_fails_is_a_sentence(terminal: Terminal) -> None:
     (terminal.folder / "plugins" / "broken.py").write_text("raise RuntimeError('broken on purpose')")
     sentence = terminal.fails("create-token", "root", "--plugins-dir", "plugins")
     assert "broken on purpose" in sentence
+
+
+def test_the_name_of_a_variable_in_place_of_a_secret_is_warned_of(terminal: Terminal) -> None:
+    done = terminal.quick("create-token", "root", DATASETTE_SECRET="${DATASETTE_SECRET_KEY}")
+    assert done.err == "Warning: the secret is the name of a variable and not its value; servers refuse it.\n"
+    assert done.out.startswith("dstok_")

@@ -169,6 +169,11 @@ async def test_what_a_block_says_of_managed_tokens_arrives(tmp_path: Path, monke
     [
         ({"manage_tokens": True, "prefix": "hunter2"}, "prefix: must be"),
         ({"manage_tokens": True, "journal_mode": "delete"}, "journal_mode: must be"),
+        ({"tokens": [BOT], "journal_mode": "wal"}, "journal_mode: has no effect"),
+        (
+            {"manage_tokens": True, "manage_tokens_database": "postgresql://u@h/d", "journal_mode": "wal"},
+            "journal_mode: has no",
+        ),
         ({"manage_tokens": True, "max_token_bytes": 5}, "max_token_bytes: give"),
         ({"manage_tokens": True, "record_addresses": "yes"}, "record_addresses: must be true or false"),
         ({"tokens": [BOT], "prefix": "acme_"}, "prefix: has no effect without manage_tokens"),
@@ -181,3 +186,12 @@ def test_what_it_cannot_say_is_named(block: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as raised:
         read_configuration(block)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_journal_mode_without_a_file_is_refused(tmp_path: Path) -> None:
+    block = {"manage_tokens": True, "journal_mode": "wal"}
+    file = tmp_path / "tokens.db"
+    from_config(whoami, block, databases={"tokens": file}, secret=SECRET)
+    for given in (SQLite(file), "postgresql://u@h/d"):
+        with pytest.raises(ConfigurationError, match="journal_mode: has no effect"):
+            from_config(whoami, block, databases={"tokens": given}, secret=SECRET)

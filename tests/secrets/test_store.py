@@ -158,6 +158,26 @@ async def test_the_environment_goes_before_what_is_stored(store: SecretStore, ho
     assert await store.get_secret("API_KEY") == "stored"
 
 
+async def test_what_env_files_leave_around_a_secret_is_no_part_of_it(store: SecretStore, home: Home) -> None:
+    await store.set("API_KEY", "stored")
+    for given, read in (
+        ("sk-1\r", "sk-1"),
+        ("sk-1\r\n", "sk-1"),
+        ("\ufeffsk-1\n", "sk-1"),
+        (' "sk-1" ', ' "sk-1" '),
+        ("-----BEGIN\nxyz\n", "-----BEGIN\nxyz\n"),
+        ("sk-1\n\n", "sk-1\n\n"),
+        ("\r", "stored"),
+    ):
+        home.environ["DATASETTE_SECRETS_API_KEY"] = given
+        assert await store.get_secret("API_KEY") == read
+    home.environ["DATASETTE_SECRETS_API_KEY"] = "hunter2\udcff"
+    with pytest.raises(SecretUnreadable, match="variable DATASETTE_SECRETS_API_KEY is not valid UTF-8") as raised:
+        await store.get_secret("API_KEY")
+    assert "hunter2" not in str(raised.value)
+    assert (await store.get("API_KEY")).source == "environment"
+
+
 @only_sqlite
 async def test_the_environment_needs_neither_database_nor_key(home: Home, tmp_path: Path) -> None:
     home.environ["DATASETTE_SECRETS_API_KEY"] = "from outside"

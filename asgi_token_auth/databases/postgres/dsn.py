@@ -113,4 +113,11 @@ def display_name(dsn: object) -> str:
     if any(port.isdecimal() and not 1 <= int(port) <= 65_535 for port in ports):
         raise ConfigurationError("dsn: a port is a number from 1 to 65535.")
     database = unquote(parts.path.lstrip("/"))
-    return f"PostgreSQL database {database or 'of the default name'}" + (f" on {hosts}" if hosts else "")
+    return f"PostgreSQL database {_quoted(database) or 'of the default name'}" + (
+        f" on {_quoted(hosts)}" if hosts else ""
+    )
+
+
+def _quoted(name: str) -> str:
+    """``name``, in quotes and escaped where it could be taken for words of a sentence or for another line."""
+    return name if re.fullmatch(r"[\w./:,\[\]%-]*", name) else ascii(name)
