@@ -108,10 +108,15 @@ class _Objects:
         read = dict(pairs)
         if len(read) != len(pairs):
             # json keeps the last one and says nothing; TOML refuses by itself.
-            ends = [part.start() for part in re.finditer(r'"(?:[^"\\]|\\.)*"|}', self._text) if part[0] == "}"]
-            raise _RepeatedKey(self._text.count("\n", 0, ends[self._made]) + 1)
+            raise _RepeatedKey(line_of_object(self._text, self._made))
         self._made += 1
         return read
+
+
+def line_of_object(text: str, number: int) -> int:
+    """The line where an object of a JSON text ends. ``number``: how many ended before."""
+    ends = [part.start() for part in re.finditer(r'"(?:[^"\\]|\\.)*"|}', text) if part[0] == "}"]
+    return text.count("\n", 0, ends[number]) + 1
 
 
 class _RepeatedKey(ValueError):

@@ -16,6 +16,7 @@ from asgi_token_auth.config.sections import (
     section_in,
     with_secrets_section,
 )
+from asgi_token_auth.datasette.files import refuse_repeated_keys
 from asgi_token_auth.datasette.version import IS_1_0, check_version
 from asgi_token_auth.errors import ConfigurationError, TokenAuthError
 
@@ -61,7 +62,10 @@ def own_block(datasette: Any) -> Any:
     if section is None:
         if "asgi_token_auth" in plugins:
             raise ConfigurationError(f"plugins.asgi_token_auth: the section is called {PLUGIN}, with hyphens.")
+        if SECRETS_PREDECESSOR in plugins:
+            refuse_repeated_keys(datasette)
         return with_secrets(datasette, {}) or None
+    refuse_repeated_keys(datasette)
     block = plugins[section]
     if not block:
         raise ConfigurationError(f"plugins.{section}: nothing is configured there; fill the section or remove it.")

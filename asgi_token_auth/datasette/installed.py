@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asgi_token_auth.config.values import MAX_CONFIG_FILE
+from asgi_token_auth.datasette.files import repeated_key
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.decoding import Undecodable, decode, read_bytes
 from asgi_token_auth.errors import ConfigurationError
@@ -46,7 +47,8 @@ def read_datasette_file(path: Path) -> Any:
     from datasette.utils import BadMetadataError, parse_metadata
 
     try:
-        return parse_metadata(decode(read_bytes(path, MAX_CONFIG_FILE)).log_dropped(str(path)))
+        text = decode(read_bytes(path, MAX_CONFIG_FILE)).log_dropped(str(path))
+        content, repeated = parse_metadata(text), repeated_key(text)
     except Undecodable as error:
         raise ConfigurationError(f"{path} {error}") from error
     except (ValueError, BadMetadataError) as error:
@@ -54,3 +56,6 @@ def read_datasette_file(path: Path) -> Any:
         place = "" if mark is None else f": see line {mark.line + 1}, column {mark.column + 1}"
         # The error's own text may quote the file, which may hold a secret.
         raise ConfigurationError(f"{path} is not valid YAML{place}.") from None
+    if repeated is not None:
+        raise ConfigurationError(f"{path} has the same key twice in {repeated.place}; remove one.")
+    return content

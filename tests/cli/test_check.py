@@ -139,6 +139,8 @@ def test_a_configuration_of_datasette(terminal: Terminal) -> None:
     assert "use Datasette's allow block" in done.out
     assert "no block asgi-token-auth" in check(terminal, {"plugins": {"x": {}}}, code=1).out
     assert "is not valid YAML" in check(terminal, "a: [", name="datasette.yaml", code=1).out
+    done = check(terminal, yaml.format("manage_tokens: false"), name="datasette.yaml", code=1)
+    assert "datasette.yaml has the same key twice in line 4; remove one." in done.out
 
 
 # Encrypted secrets

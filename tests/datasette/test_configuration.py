@@ -41,8 +41,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "the environment variable ASGI_TOKEN_AUTH_UNSET is not set",
     ),
     "a missing file": (
-        {"tokens": [{"token": {"$file": "no-such-file"}, "actor": {"id": "bot"}}]},
-        "the file no-such-file cannot be read",
+        {"tokens": [{"token": {"$file": "./no-such-file"}, "actor": {"id": "bot"}}]},
+        "the file ./no-such-file cannot be read",
     ),
     "required": (bot_block(required=True), "required: Datasette's own users cannot be seen from outside it"),
     "scopes": (
