@@ -18,7 +18,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from asgi_token_auth.databases.sqlite.companions import Companions, Watch, companions_of, watch, were_replaced
-from asgi_token_auth.databases.sqlite.failures import is_busy, sentence
+from asgi_token_auth.databases.sqlite.failures import is_busy, sentence, what_it_is
 from asgi_token_auth.errors import StorageError
 
 #: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
@@ -42,6 +42,7 @@ class File:
     async def connect(self, mode: Literal["rw", "rwc"], *, timeout: float) -> aiosqlite.Connection:
         """A connection with a thread of its own, which waits ``timeout`` seconds for the locks of others."""
         self.check()
+        self._check_kind()
         opened: list[sqlite3.Connection] = []
 
         def connector() -> sqlite3.Connection:
@@ -80,6 +81,7 @@ class File:
     def connect_here(self) -> sqlite3.Connection:
         """A connection for the calling thread that never writes and never waits."""
         self.check()
+        self._check_kind()
         try:
             connection = sqlite3.connect(
                 self._uri("rw"), uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -125,6 +127,11 @@ class File:
                 f"{self.name}: its -wal or -shm file was deleted or replaced while it was in use. Leave them alone "
                 "while anything has it open; start this process again if this does not end by itself."
             )
+
+    def _check_kind(self) -> None:
+        # Before SQLite opens it: a pipe would keep its thread, and the process, for ever.
+        if (other := what_it_is(self.path)) is not None:
+            raise StorageError(f"{self.name}: {other}")
 
     def _uri(self, mode: str) -> str:
         return f"file:{quote(str(self.path))}?mode={mode}"
