@@ -179,7 +179,8 @@ def read_bytes(path: str | os.PathLike[str], most: int = MAX_SECRET_FILE, *, bes
         with Path(path).open("rb") as file:
             raw = file.read(most + besides + 1)
     except (OSError, ValueError) as error:
-        raise Undecodable(f"cannot be read: {why_unreadable(error, path)}.") from error
+        # Not from the error, which has the path: a report would show it where a secret stands in its place.
+        raise Undecodable(f"cannot be read: {why_unreadable(error, path)}.") from None
     if len(raw) > most + besides:
         raise Undecodable(f"is longer than {most:,} bytes.")
     return raw
@@ -250,6 +251,12 @@ def shown_variable(name: str) -> str:
     """What a message says of an environment variable: its name, unless the value may stand in its place."""
     plain = re.fullmatch(r"[A-Z][A-Z0-9_]{0,79}", name) and ("_" in name or len(name) < 16)
     return name if plain or name in os.environ else "(its name is not repeated, because it may be a secret)"
+
+
+def shown_key(key: object) -> str:
+    """What a message says of a key that nobody knows: its name, unless it is none."""
+    plain = not isinstance(key, str) or re.fullmatch(r"[A-Za-z$][A-Za-z_-]{0,39}", key)
+    return str(key) if plain else "(a key that is not repeated, because it may be a secret)"
 
 
 def missing_folder(path: str | os.PathLike[str]) -> Path | None:

@@ -19,12 +19,14 @@ def check_origins(value: Any) -> frozenset[str]:
     """
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise ConfigurationError('trusted_origins: give a list of origins, such as ["https://app.example.com"].')
-    return frozenset(_origin(one) for one in cast("Collection[Any]", value))
+    return frozenset(_origin(one, number) for number, one in enumerate(cast("Collection[Any]", value), start=1))
 
 
-def _origin(value: object) -> str:
+def _origin(value: object, number: int) -> str:
+    # An address may hold a password, or a token behind a question mark.
+    shown = repr(value) if isinstance(value, str) and not set(value) & set("@?#") else f"number {number}"
     why = ConfigurationError(
-        f"trusted_origins: {value!r} is no origin. Give a scheme and a host as the browser's address bar has them, and "
+        f"trusted_origins: {shown} is no origin. Give a scheme and a host as the browser's address bar has them, and "
         "the port if there is one, such as https://app.example.com or http://intranet:8080, and nothing after that."
     )
     if not isinstance(value, str):
@@ -32,8 +34,8 @@ def _origin(value: object) -> str:
     try:
         parts = urlsplit(value)
         port = parts.port
-    except ValueError as error:
-        raise why from error
+    except ValueError:
+        raise why from None
     host = parts.hostname or ""
     if (
         parts.scheme not in _DEFAULT_PORTS
@@ -44,5 +46,5 @@ def _origin(value: object) -> str:
         or parts.path not in ("", "/")
     ):
         raise why
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + ("" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}")
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + ("" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}")

@@ -13,7 +13,7 @@ from asgi_token_auth.authentication import Actor
 from asgi_token_auth.bearer import QueryParameter
 from asgi_token_auth.config.values import kind_of, resolve
 from asgi_token_auth.databases.address import DSN_OPTIONS, is_dsn, with_options
-from asgi_token_auth.decoding import is_unfilled, keys_of, listed, logger, secret_of, token_of
+from asgi_token_auth.decoding import is_unfilled, keys_of, listed, logger, secret_of, shown_key, token_of
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.middleware import DEFAULT_MAX_TOKEN_BYTES
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
@@ -97,7 +97,7 @@ def read_configuration(block: Any) -> Configuration:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_KEYS)}."
-            raise ConfigurationError(f"{key}: there is no such key; {hint}")
+            raise ConfigurationError(f"{shown_key(key)}: there is no such key; {hint}")
     read = _Reader(given)
     query: dict[str, Any] = read.value("query", dict, "an object with sql and database") or {}
     _only(query, ("sql", "database", "timeout"), "query")
@@ -297,7 +297,9 @@ def _max_token_bytes(value: int | None) -> int:
 def _permissions(value: dict[str, Any] | None) -> Mapping[str, Any] | None:
     for action, allow in (value or {}).items():
         if action not in ACTIONS:
-            raise ConfigurationError(f"permissions.{action}: there is no such action; they are {', '.join(ACTIONS)}.")
+            raise ConfigurationError(
+                f"permissions.{shown_key(action)}: there is no such action; they are {', '.join(ACTIONS)}."
+            )
         if not isinstance(allow, (bool, dict)):
             raise ConfigurationError(
                 f'permissions.{action}: must be true, false or an object such as {{"id": ["alice", "bob"]}}.'
@@ -337,4 +339,4 @@ def _keys(value: str | list[str] | None) -> tuple[str, ...]:
 def _only(value: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in value:
         if key not in keys:
-            raise ConfigurationError(f"{where}.{key}: there is no such key; use {', '.join(keys)}.")
+            raise ConfigurationError(f"{where}.{shown_key(key)}: there is no such key; use {', '.join(keys)}.")

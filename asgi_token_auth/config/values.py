@@ -160,7 +160,11 @@ def _refuse_misspelled(value: Mapping[Any, Any], where: str) -> None:
 def _environment(name: object, where: str) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{where}: $env needs the name of an environment variable.")
-    value = os.environ.get(name)
+    try:
+        value = os.environ.get(name)
+    except ValueError:
+        # A lone surrogate, which JSON can spell.
+        raise ConfigurationError(f"{where}: $env needs the name of an environment variable, which is text.") from None
     if not value:
         state = "not set" if value is None else "empty"
         raise ConfigurationError(

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.decoding import secret_of
+from asgi_token_auth.decoding import is_unfilled, secret_of
 from asgi_token_auth.errors import ConfigurationError
 
 #: Of a sentence about an address of another kind, which is never repeated: it may hold a password.
@@ -91,6 +91,8 @@ def check_path(path: str) -> None:
     Raises:
         ConfigurationError: naming what it is.
     """
+    if is_unfilled(path):
+        raise ConfigurationError("the path of a database is the name of a variable and not its value.")
     read = secret_of(path)
     around = read.dropped or (("a line end behind it",) if path.endswith(("\r", "\n")) else ())
     if around and read.text:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asgi_token_auth import ConfigurationError, from_config
+from asgi_token_auth.config.block import _KEYS  # pyright: ignore[reportPrivateUsage]
 from asgi_token_auth.decoding import looks_like_path, shown_variable
 from asgi_token_auth.secrets.encryption import generate_key
 from tests.support.configured import nobody
@@ -92,3 +95,41 @@ def test_a_value_in_place_of_a_name_is_not_repeated(tmp_path: Path) -> None:
     assert SECRET not in str(raised.value)
     assert shown_variable("BOT_TOKEN") == "BOT_TOKEN"
     assert shown_variable("JBSWY3DPEHPK3PXPJBSWY3DP") != "JBSWY3DPEHPK3PXPJBSWY3DP"
+
+
+def test_no_key_of_a_block_repeats_what_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what a report of the error shows besides, such as a path in the error of the operating system."""
+    monkeypatch.setenv("DATASETTE_SECRET", "only-for-this-test-of-odd-values")
+    odd: list[Any] = [
+        {"$file": SECRET},
+        {"$env": SECRET},
+        {"$env": f"\ud800{SECRET}"},
+        {"$file": f"\ud800{SECRET}"},
+        {SECRET: True},
+        [{SECRET: 1}],
+        [{"token": SECRET, "actor": {"id": {1}}}],
+        [f"https://user:{SECRET}@host"],
+        [f"https://host/?token={SECRET}"],
+        f"postgresql://user:{SECRET}@host:port/db",
+        f"{SECRET}\0",
+        f"\ud800{SECRET}",
+    ]
+    refused = 0
+    for key in _KEYS:
+        for value in odd:
+            block = {"manage_tokens": True, "manage_tokens_database": "tokens", key: value}
+            said = ""
+            try:
+                from_config(nobody, block, databases={"tokens": "never-opened.db"}, signed_in=lambda scope: None)
+            except ConfigurationError as error:
+                said = "".join(traceback.format_exception(error))
+                refused += 1
+            assert SECRET not in said, (key, value)
+    assert refused > 250
+
+
+def test_a_variable_that_nothing_filled_makes_no_file(terminal: Terminal) -> None:
+    for path in ("${DB}", "$DB", "%DB%"):
+        said = terminal.quick("tokens", "create", "alice", "--database", path, code=2).err
+        assert "is the name of a variable and not its value" in said
+        assert not (terminal.folder / path).exists()
