@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -72,7 +72,7 @@ def _expected(kind: Any) -> str | None:
     """What a value of click's own types must be; ``None`` for types of ours, whose sentences repeat nothing."""
     match kind:
         case click.Choice():
-            return f"It must be one of {', '.join(map(str, getattr(kind, 'choices', ())))}."
+            return f"It must be one of {', '.join(map(str, getattr(cast('object', kind), 'choices', ())))}."
         case click.IntRange():
             return f"It must be a whole number from {kind.min} to {kind.max}."
         case click.Path():
