@@ -57,7 +57,9 @@ def from_config(
         raise ConfigurationError(
             "secret: has no effect with signed_tokens: false and without manage_tokens; remove it."
         )
-    opened = read_databases(databases, journal_mode=configuration.journal_mode)
+    opened = read_databases(
+        databases, journal_mode=configuration.journal_mode, wal_index=configuration.wal_index is not False
+    )
     signing = _signing(configuration, configuration.secret if secret is None else secret)
     store = None
     if configuration.manage_tokens:
@@ -79,10 +81,10 @@ def from_config(
     secret_store = _secret_store(configuration, opened)
     if not sources:
         _check_without_tokens(configuration)
-    if configuration.journal_mode is not None:
-        _check_journal_mode(
-            [each.database for each in (store, secret_store) if each is not None], databases or {}, opened
-        )
+    for key in ("journal_mode", "wal_index"):
+        if getattr(configuration, key) is not None:
+            homes = [each.database for each in (store, secret_store) if each is not None]
+            _check_is_by_path(key, homes, databases or {}, opened)
     return TokenAuthMiddleware(
         _with_pages(app, store, secret_store, configuration, signed_in),
         sources=sources,
@@ -138,13 +140,13 @@ def _check_without_tokens(configuration: Configuration) -> None:
             )
 
 
-def _check_journal_mode(homes: list[Database], given: Databases, opened: dict[str, Database]) -> None:
+def _check_is_by_path(key: str, homes: list[Database], given: Databases, opened: dict[str, Database]) -> None:
     """Raise ConfigurationError where no store is in a file that was given by its path."""
     by_path = [opened[name] for name, each in given.items() if isinstance(each, (str, os.PathLike))]
     if not any(isinstance(home, SQLite) and any(home is file for file in by_path) for home in homes):
         raise ConfigurationError(
-            "journal_mode: has no effect, because neither tokens nor secrets are kept in a SQLite file that was given "
-            "by its path; remove the key, or say SQLite(path, journal_mode=...)."
+            f"{key}: has no effect, because neither tokens nor secrets are kept in a SQLite file that was given "
+            f"by its path; remove the key, or say SQLite(path, {key}=...)."
         )
 
 

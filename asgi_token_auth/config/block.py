@@ -37,6 +37,7 @@ _KEYS: Final = (
     "prefix",
     "record_addresses",
     "journal_mode",
+    "wal_index",
     "max_token_bytes",
     "max_expires_after",
     "tokens_may_manage_tokens",
@@ -70,6 +71,8 @@ class Configuration:
     record_addresses: bool = False
     #: ``None``: as is usual for the app, which Datasette's files are not ours to change.
     journal_mode: Literal["wal", "keep"] | None = None
+    #: Whether verification may read SQLite's shared memory; ``None``: it may.
+    wal_index: bool | None = None
     max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES
     max_expires_after: int | None = None
     tokens_may_manage_tokens: bool = False
@@ -152,6 +155,7 @@ def read_configuration(block: Any) -> Configuration:
         prefix=_prefix(read.value("prefix", str, "letters and digits followed by an underscore")),
         record_addresses=bool(read.flag("record_addresses", False)),
         journal_mode=_journal_mode(read.value("journal_mode", str, '"wal" or "keep"')),
+        wal_index=read.flag("wal_index", None),
         max_token_bytes=_max_token_bytes(read.value("max_token_bytes", int, "a whole number of bytes")),
         max_expires_after=read.seconds("max_expires_after"),
         tokens_may_manage_tokens=bool(read.flag("tokens_may_manage_tokens", False)),
@@ -162,14 +166,16 @@ def read_configuration(block: Any) -> Configuration:
         trusted_origins=check_origins(read.value("trusted_origins", list, "a list of origins") or []),
     )
     homes = [*([database] if manage else []), *([secrets_database] if secrets else [])]
-    if "journal_mode" in given and all(home is not None and is_dsn(home) for home in homes):
-        raise ConfigurationError(
-            "journal_mode: has no effect, because neither tokens nor secrets are kept in a SQLite file; remove the key."
-        )
+    for key in ("journal_mode", "wal_index"):
+        if key in given and all(home is not None and is_dsn(home) for home in homes):
+            raise ConfigurationError(
+                f"{key}: has no effect, because neither tokens nor secrets are kept in a SQLite file; remove the key."
+            )
     if not manage:
         for key in (
             "prefix",
             "record_addresses",
+            "wal_index",
             "max_expires_after",
             "tokens_may_manage_tokens",
             "scopes",

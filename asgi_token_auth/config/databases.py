@@ -17,12 +17,12 @@ Databases: TypeAlias = Mapping[str, str | os.PathLike[str] | Database]
 
 
 def read_databases(
-    databases: Databases | None, *, journal_mode: Literal["wal", "keep"] | None = None
+    databases: Databases | None, *, journal_mode: Literal["wal", "keep"] | None = None, wal_index: bool = True
 ) -> dict[str, Database]:
     """The databases that a block may name.
 
     Args:
-        journal_mode: of SQLite files that are given by their paths.
+        journal_mode, wal_index: of SQLite files that are given by their paths.
 
     Raises:
         ConfigurationError: one of them can be none.
@@ -36,7 +36,8 @@ def read_databases(
         where = f"databases.{name}"
         if isinstance(given, (str, os.PathLike)):
             try:
-                opened[name] = database_at(given, journal_mode=None if journal_mode == "keep" else "wal")
+                mode: Literal["wal"] | None = None if journal_mode == "keep" else "wal"
+                opened[name] = database_at(given, journal_mode=mode, wal_index=wal_index)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{where}: {error}") from error
         elif hasattr(given, "transaction") and hasattr(given, "lookup"):

@@ -59,11 +59,14 @@ def with_options(dsn: str, options: Mapping[str, object]) -> str:
     return dsn + ("&" if "?" in dsn else "?") + urlencode(query, quote_via=quote) if query else dsn
 
 
-def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal") -> Database:
+def database_at(
+    address: str | os.PathLike[str], *, journal_mode: Literal["wal"] | None = "wal", wal_index: bool = True
+) -> Database:
     """The database with this address. Nothing is opened.
 
     Args:
         journal_mode: of a SQLite file; ``None`` keeps the one that it has.
+        wal_index: of a SQLite file: whether verification may read the memory that SQLite shares between processes.
 
     Raises:
         ConfigurationError: it is no address, or PostgreSQL's needs a package that is not installed.
@@ -82,7 +85,7 @@ def database_at(address: str | os.PathLike[str], *, journal_mode: Literal["wal"]
         if is_of_another_kind(address):
             raise ConfigurationError(f"there is no such kind of database; {mend_for(address)}")
         check_path(address)
-    return SQLite(address, journal_mode=journal_mode)
+    return SQLite(address, journal_mode=journal_mode, wal_index=wal_index)
 
 
 def check_path(path: str) -> None:

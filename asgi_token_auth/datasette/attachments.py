@@ -118,7 +118,7 @@ class Attachments:
 
     def _for_store(self, name: str | None, key: str, stored: str) -> Database:
         if (other := self._other(name, key)) is not None:
-            self._warn_of_journal_mode(other.name)
+            self._warn_of_file_options(other.name)
             return other
         if name is None:
             internal = self._datasette.get_internal_database()
@@ -130,20 +130,25 @@ class Attachments:
                     stored,
                     key,
                 )
-            return attached_file(internal.path, journal_mode=self._configuration.journal_mode)
+            return self._file(internal.path)
         attached = self._attached(name, key)
         if attached.is_memory:
-            self._warn_of_journal_mode(name)
+            self._warn_of_file_options(name)
             return AttachedDatabase(attached, self._wait_for_start)
         if not attached.is_mutable:
             raise ConfigurationError(
                 f"{key}: {name} is attached as immutable and cannot hold {stored}; attach it without -i."
             )
-        return attached_file(attached.path, journal_mode=self._configuration.journal_mode)
+        return self._file(attached.path)
 
-    def _warn_of_journal_mode(self, database: str) -> None:
-        if self._configuration.journal_mode is not None:
-            logger.warning("journal_mode has no effect on %s, which is no file that Datasette has attached", database)
+    def _file(self, path: str) -> SQLite:
+        configuration = self._configuration
+        return attached_file(path, journal_mode=configuration.journal_mode, wal_index=configuration.wal_index)
+
+    def _warn_of_file_options(self, database: str) -> None:
+        for key in ("journal_mode", "wal_index"):
+            if getattr(self._configuration, key) is not None:
+                logger.warning("%s has no effect on %s, which is no file that Datasette has attached", key, database)
 
     def _other(self, name: str | None, key: str) -> Database | None:
         """A database that is not Datasette's: one given to ``wrap_datasette``, or a DSN in place of a name."""

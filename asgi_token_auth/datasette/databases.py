@@ -76,9 +76,12 @@ class AttachedSecretStore(_WaitsForStart, SecretStore):
         self._wait_for_start = wait_for_start
 
 
-def attached_file(path: str, *, journal_mode: Literal["wal", "keep"] | None = None) -> SQLite:
+def attached_file(
+    path: str, *, journal_mode: Literal["wal", "keep"] | None = None, wal_index: bool | None = None
+) -> SQLite:
     """A file that Datasette has open too: never created here, its journal mode left alone unless it is ``"wal"``."""
-    return SQLite(path, journal_mode="wal" if journal_mode == "wal" else None, create=False)
+    mode: Literal["wal"] | None = "wal" if journal_mode == "wal" else None
+    return SQLite(path, journal_mode=mode, create=False, wal_index=wal_index is not False)
 
 
 class AttachedDatabase:

@@ -21,11 +21,11 @@ import uvicorn
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from asgi_token_auth import ManagedTokens, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.databases.postgres import Postgres
 from asgi_token_auth.databases.protocol import Database, Found, Lookup
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.asgi.types import ASGIApp
 from asgi_token_auth.tokens.table import DECIDING
 from tests.benchmarks.apps import SECRET, bare, starlette_with_a_dict
 from tests.support import ROOT

@@ -354,6 +354,7 @@ def test_every_key_is_read() -> None:
         "prefix": "acme_",
         "record_addresses": True,
         "journal_mode": "keep",
+        "wal_index": False,
         "max_token_bytes": 4096,
         "tokens_may_manage_tokens": True,
         "scopes": ["edit", "publish"],

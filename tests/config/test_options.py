@@ -68,6 +68,7 @@ POSTGRES = {
 SQLITE = {
     "path": "block:manage_tokens_database command:--database",
     "journal_mode": "block:journal_mode",
+    "wal_index": "block:wal_index",
     "create": "follows from the use, since custom SQL never makes a file, a store does",
 }
 SQL_TOKENS = {"database": "block:query", "sql": "block:query", "timeout": "block:query"}
@@ -151,6 +152,7 @@ async def test_what_a_block_says_of_managed_tokens_arrives(tmp_path: Path, monke
 
     monkeypatch.setattr("asgi_token_auth.config.assembly.TokenStore", make)
     block = {"manage_tokens": True, "prefix": "acme_", "record_addresses": True, "journal_mode": "keep"}
+    block |= {"wal_index": False}
     app = from_config(whoami, block, databases={"tokens": tmp_path / "tokens.db"}, secret=SECRET)
     async with TokenStore(SQLite(tmp_path / "tokens.db", journal_mode=None), secret=SECRET, prefix="acme_") as store:
         issued = await store.issue("ann")
@@ -159,6 +161,8 @@ async def test_what_a_block_says_of_managed_tokens_arrives(tmp_path: Path, monke
         mode = await store.database.query("pragma journal_mode", {})
         assert mode.rows == [("delete",)]
     assert made[0].record_addresses is True
+    assert isinstance(made[0].database, SQLite)
+    assert made[0].database._wal_index is False
     limited = from_config(whoami, {"tokens": [BOT], "max_token_bytes": 64})
     assert (await ask(limited, "x" * 65)).status_code == 400
     assert (await ask(limited, "x" * 64)).status_code == 401
@@ -170,6 +174,8 @@ async def test_what_a_block_says_of_managed_tokens_arrives(tmp_path: Path, monke
         ({"manage_tokens": True, "prefix": "hunter2"}, "prefix: must be"),
         ({"manage_tokens": True, "journal_mode": "delete"}, "journal_mode: must be"),
         ({"tokens": [BOT], "journal_mode": "wal"}, "journal_mode: has no effect"),
+        ({"tokens": [BOT], "wal_index": False}, "wal_index: has no effect"),
+        ({"manage_tokens": True, "wal_index": "no"}, "wal_index: must be"),
         (
             {"manage_tokens": True, "manage_tokens_database": "postgresql://u@h/d", "journal_mode": "wal"},
             "journal_mode: has no",
@@ -188,10 +194,11 @@ def test_what_it_cannot_say_is_named(block: dict[str, Any], says: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_journal_mode_without_a_file_is_refused(tmp_path: Path) -> None:
-    block = {"manage_tokens": True, "journal_mode": "wal"}
+@pytest.mark.parametrize(("key", "value"), [("journal_mode", "wal"), ("wal_index", False)])
+def test_an_option_of_files_without_a_file_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    block = {"manage_tokens": True, key: value}
     file = tmp_path / "tokens.db"
     from_config(whoami, block, databases={"tokens": file}, secret=SECRET)
     for given in (SQLite(file), "postgresql://u@h/d"):
-        with pytest.raises(ConfigurationError, match="journal_mode: has no effect"):
+        with pytest.raises(ConfigurationError, match=f"{key}: has no effect"):
             from_config(whoami, block, databases={"tokens": given}, secret=SECRET)

@@ -14,6 +14,7 @@ import pytest
 
 from asgi_token_auth import ConfigurationError, InvalidInput, Restrictions, SignedTokens
 from asgi_token_auth.config.block import _KEYS
+from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.datasette import Secret, get_secret, token_store, wrap_datasette
 from tests.support.page_sites import DAY, PATH
 from tests.support.secret_sites import KEY
@@ -213,6 +214,17 @@ async def of_journal_mode(folder: Path) -> None:
         async with serving(datasette.app()):
             await issue(datasette)
         assert rows(folder / "tokens.db", "pragma journal_mode") == [(journal,)]
+
+
+@effect
+async def of_wal_index(folder: Path) -> None:
+    """What follows from it is in tests/databases/sqlite/test_wal_index.py."""
+    for option, expected in (({}, True), ({"wal_index": True}, True), ({"wal_index": False}, False)):
+        datasette = site(folder, {**MANAGED, **option})
+        async with serving(datasette.app()):
+            database = token_store(datasette).database
+            assert isinstance(database, SQLite)
+            assert database._wal_index is expected
 
 
 @effect
