@@ -16,6 +16,7 @@ import aiosqlite
 
 from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
+from asgi_token_auth.databases.sqlite.companions import NONE, companions_of
 from asgi_token_auth.databases.sqlite.connections import ReaderPool
 from asgi_token_auth.databases.sqlite.failures import BUSY, ERRORS, is_busy, is_read_only
 from asgi_token_auth.databases.sqlite.file import (
@@ -187,10 +188,14 @@ class SQLite:
     async def _transaction(self, steps: Steps[T], deadline: float) -> T:
         # A new one each time: while it is opened, other processes find the file free. And SQLite's own wait would sleep
         # for longer and longer, and let those who came later go first.
+        for lookup in self._lookups:
+            lookup.note_losses()
         connection = await self._file.connect("rw", timeout=0)
         self._writing += 1
+        identity, beside = self._file.identity(), NONE
         try:
             await _begin(connection, deadline)
+            beside = companions_of(self.path)
             try:
                 result = await drive(steps, partial(_run, connection))
             except BaseException:
@@ -199,13 +204,22 @@ class SQLite:
                     await connection.execute_fetchall("rollback")
                 raise
             await connection.execute_fetchall("commit")
+            if self._file.has_lost(beside, identity):
+                raise StorageError(
+                    f"{self.name}: its -wal or -shm file was deleted or replaced while a change was written. Look "
+                    "whether it was made before you try again, and leave them alone while anything has them open."
+                )
             return result
         except ERRORS as error:
             raise self._file.failure(error) from error
         finally:
             self._writing -= 1
             steps.close()
-            await close_connection(connection)
+            # Closing could undo what other processes have committed meanwhile.
+            if not self._file.has_lost(beside, identity) or self._file.companions.note_loss(identity[2], beside):
+                await close_connection(connection)
+            else:
+                self._file.companions.keep_open(connection)
 
     def _who(self) -> Hashable:
         """What those who write to the same file have in common, whatever path leads them there."""

@@ -106,6 +106,15 @@ class SQLiteLookup:
         if (mine := self._readers.pop(get_ident(), None)) is not None:
             mine.close()
 
+    def note_losses(self) -> None:
+        """Have everything opened anew where the files beside the database were deleted or replaced.
+
+        Whoever writes must not do so by what was true before.
+        """
+        for reader in list(self._readers.values()):
+            if reader.has_lost_companions():
+                reader.note_loss()
+
     def close(self) -> None:
         """Close this thread's connection. Those of other threads close when nobody is using them any more."""
         self._drop_own()

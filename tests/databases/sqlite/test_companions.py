@@ -6,6 +6,7 @@ What another process has committed by then is neither overlooked nor undone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import sys
@@ -133,6 +134,62 @@ async def test_nothing_is_accepted_a_tenth_of_a_second_later(tmp_path: Path) -> 
 def _lookups(store: TokenStore) -> Any:
     assert isinstance(store.database, SQLite)
     return store.database._lookups
+
+
+@only_linux
+@pytest.mark.parametrize("way", ["delete -shm", "delete both", "replace -shm"])
+async def test_a_change_of_this_process_undoes_nothing(tmp_path: Path, way: str) -> None:
+    """It is refused, or made on top of what the other process has committed."""
+    path = tmp_path / "t.db"
+    async with TokenStore(SQLite(path), secret=SECRET) as store:
+        issued = [await store.issue("ann") for _ in range(2)]
+        with served(store) as app:
+            assert [await status_of(app, one.token) for one in issued] == [200, 200]
+            await store.flush()
+            # What stood in the -wal alone would be gone with it.
+            sql(path, "pragma wal_checkpoint")
+            disturb(path, way)
+            assert run(REVOKE, str(path)).strip() == "R"
+            revoked = False
+            deadline = time.monotonic() + 30
+            while not revoked:
+                assert time.monotonic() < deadline
+                with contextlib.suppress(StorageError):
+                    await store.revoke(issued[1].record.id, owner="ann")
+                    revoked = True
+                await asyncio.sleep(0.001)
+            assert await eventually(app, issued[0].token, 401)
+            assert await status_of(app, issued[1].token) == 401
+    assert stored(path) == "R"
+    with other(path) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+        statuses = connection.execute("select token_status from _datasette_auth_tokens order by id").fetchall()
+        assert statuses == [("R",), ("R",)]
+
+
+@only_linux
+async def test_a_change_amid_which_they_go_is_not_acknowledged(path: Path, database: SQLite) -> None:
+    def steps() -> Any:
+        yield "update t set word = 'two'", {}
+        disturb(path, "delete -shm")
+        yield "update t set word = 'three'", {}
+
+    assert database.lookup("t", ROW).fetch_now(1) is not None
+    with pytest.raises(StorageError, match="Look whether it was made before you try again"):
+        await database.transaction(steps())
+    assert database._file.companions.losses == 1
+    deadline = time.monotonic() + 30
+    while True:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(StorageError):
+            await database.transaction(one_step("update t set word = 'four'"))
+            break
+        await asyncio.sleep(0.001)
+    assert (await database.query("select word from t", {})).rows == [("four",)]
+
+
+def one_step(statement: str) -> Any:
+    yield statement, {}
 
 
 @only_linux
