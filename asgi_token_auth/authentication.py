@@ -232,10 +232,12 @@ class Source(Protocol):
         ...
 
 
-def actor_outcome(actor: Actor, *, source: Source, credential: Credential) -> Outcome:
-    """The outcome for an actor that the operator's own data describes, ``_r`` included."""
+def actor_outcome(
+    actor: Actor, *, source: Source, credential: Credential, kind: type[Authenticated] = Authenticated
+) -> Outcome:
+    """The outcome for an actor that the operator's own data describes, ``_r`` included; of the class ``kind``."""
     try:
-        return accept(actor, source=source, credential=credential)
+        return accept(actor, source=source, credential=credential, kind=kind)
     except InvalidInput:
         return Rejected(Reason.DAMAGED)
 

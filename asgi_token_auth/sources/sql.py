@@ -7,9 +7,11 @@ import logging
 import re
 from typing import Any, Final
 
-from asgi_token_auth.authentication import Credential, Outcome, Reason, Rejected, actor_outcome
+from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Rejected, actor_outcome
 from asgi_token_auth.databases.protocol import Database
 from asgi_token_auth.databases.sqlite import SQLite
+from asgi_token_auth.databases.sqlite.lookup import SQLiteLookup
+from asgi_token_auth.databases.sqlite.repeatable import is_repeatable
 from asgi_token_auth.errors import ConfigurationError, StorageError, ValueRefused
 from asgi_token_auth.storage.outages import OutageLog
 
@@ -21,11 +23,34 @@ _NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"",
 _ACTOR = "actor_"
 
 
+class _SQLOutcome(Authenticated):
+    """What the query answered, and the version of its file before it did."""
+
+    __slots__ = ("lookup", "own_size", "version")
+
+    lookup: SQLiteLookup
+    version: object
+    #: Characters of its actor.
+    own_size: int
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly."""
+        return super().size + 4 * self.own_size
+
+    def holds(self) -> bool:
+        """Whether nothing was committed to the file since."""
+        return self.lookup.version() == self.version
+
+
 class SQLTokens:
     """Tokens of the form ``<id>-<secret>``, split at the first hyphen.
 
     The query gets the id as ``:token_id`` and returns ``token_secret`` and columns that start with
     ``actor_``, which make up the actor. Secrets are compared in constant time.
+
+    In SQLite an answer is reused while nothing is committed to the file, if the query depends on nothing else: not on
+    the time, for example. Everywhere else it is asked each time.
 
     Args:
         database: where the query runs; in SQLite on connections that cannot write.
@@ -56,6 +81,9 @@ class SQLTokens:
         self._sql = sql.strip().rstrip(";").rstrip()
         self._timeout = float(timeout)
         self._columns: tuple[str, ...] | None = None
+        self._schema = self._database.schema_lookup() if isinstance(self._database, SQLite) else None
+        # For which state of the schema it is known whether the answer may be reused, and whether it may.
+        self._repeatable: tuple[object, bool] = (None, False)
         self._damaged = OutageLog(logger, "query.sql returned what is no actor, and the token is refused")
 
     async def open(self) -> None:
@@ -104,6 +132,8 @@ class SQLTokens:
         if self._columns is None:
             await self.open()
         try:
+            # Before the query: a commit between the two makes the answer one that is not reused.
+            version = self._version()
             result = await self._database.query(self._sql, {"token_id": token_id}, timeout=self._timeout)
         except StorageError as error:
             if isinstance(error, ValueRefused):
@@ -127,7 +157,24 @@ class SQLTokens:
         if actor.get("id") in (None, "") or any(isinstance(value, bytes) for value in actor.values()):
             self._damaged.note("an actor without an id, or with a binary column")
             return Rejected(Reason.DAMAGED)
-        return actor_outcome(actor, source=self, credential=credential)
+        if version is None or self._schema is None:
+            return actor_outcome(actor, source=self, credential=credential)
+        outcome = actor_outcome(actor, source=self, credential=credential, kind=_SQLOutcome)
+        if isinstance(outcome, _SQLOutcome):
+            outcome.lookup, outcome.version = self._schema, version
+            outcome.own_size = sum(len(str(value)) for value in actor.values())
+        return outcome
+
+    def _version(self) -> object | None:
+        """What tells whether an answer that is given now may be reused; ``None``: it may not."""
+        if self._schema is None or (found := self._schema.fetch_now(1)) is None:
+            return None
+        schema = found[1]
+        if schema != self._repeatable[0]:
+            # Of a view, say, that is another by now.
+            program = self._schema.explain_now(self._sql, {"token_id": None})
+            self._repeatable = (schema, program is not None and is_repeatable(program))
+        return found[0] if self._repeatable[1] else None
 
 
 def _is_text(value: str) -> bool:

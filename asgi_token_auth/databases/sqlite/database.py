@@ -241,6 +241,13 @@ class SQLite:
         self._lookups.append(lookup)
         return lookup
 
+    def schema_lookup(self) -> SQLiteLookup:
+        """A lookup that finds, under the id 1, the number of changes of the schema."""
+        sql = "select schema_version from pragma_schema_version where :id = 1"
+        lookup = SQLiteLookup(self._file, sql, use_wal_index=self._wal_index)
+        self._lookups.append(lookup)
+        return lookup
+
     def leave_to_parent(self) -> list[object]:
         """In a forked child: refuse from now on if the file was open, and hand over what was.
 
