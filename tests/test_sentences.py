@@ -243,7 +243,7 @@ TOKEN_PAGES: list[tuple[str, str, str, Any, int, str]] = [
     ("ann", "POST", "/create.json", b'{"hunter2\xff": 1}', 400, "not valid JSON in UTF-8: see its byte 10."),
     ("ann", "POST", "/create.json", b"[" * 100_000, 400, "not valid JSON in UTF-8: it is nested too deeply."),
     ("ann", "POST", "/create.json", b"[]", 400, "must be a JSON object, which stands in braces."),
-    ("ann", "POST", "/create.json", b" " * (MAX_BODY + 1), 413, f"larger than {MAX_BODY:,} bytes"),
+    ("ann", "POST", "/create.json", b" " * (MAX_BODY + 1), 413, "larger than 131,072 bytes"),
     ("ann", "POST", "/create.json", b'{"restrictions": {"a": ["none"]}}', 400, "here; GET create.json has the list"),
     ("ann", "POST", "/create.json", b'{"expires_after": "x"}', 400, "whole number of seconds, 1 or more; null for"),
     ("ann", "POST", "/1.json", b"{}", 400, "Send either revoke, or rotate with grace in seconds."),

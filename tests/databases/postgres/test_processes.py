@@ -84,7 +84,7 @@ app = application(store)
 issued = loop.run_until_complete(store.issue("ann"))
 def verifies():
     assert loop.run_until_complete(status_of(app, issued.token)) == 200
-    return app._chain.sources[0]._lookup._latest().connection.get_server_pid()
+    return app._chain.sources[0].lookup._latest().connection.get_server_pid()
 session = verifies()
 child = os.fork()
 if child == 0:
