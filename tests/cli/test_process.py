@@ -163,7 +163,7 @@ def test_ctrl_c_while_another_process_holds_the_lock(terminal: Terminal) -> None
     with closing(sqlite3.connect(terminal.folder / "tokens.db", isolation_level=None)) as other:
         other.execute("begin immediate")
         process = terminal.start("tokens", "revoke", "1")
-        wait_until_waiting(process.pid, "ep_poll")
+        wait_until_waiting(process.pid, "epoll_wait", "ep_poll")
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert process.stderr.readline() == b"Interrupted; waiting for the change that has begun.\n"
