@@ -150,7 +150,9 @@ _CONTAINERS: Final = (dict, list, tuple, set)
 class Authenticated:
     """The token is good: who it stands for and what it is limited to. Never changed once made.
 
-    A source whose answers stay true for longer than one request returns a subclass with a :meth:`holds` of its own.
+    A source whose answers stay true for longer than one request says so with ``reusable = True`` in its class, and
+    returns a subclass of this one with a :meth:`holds` of its own. Of a class that overrides ``authenticate``, or hands
+    on the answers of another source, that has to be said anew: the source that it rests on is not asked for it.
     """
 
     __slots__ = ("_actor", "_packed", "auth", "restrictions", "user")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from asgi_token_auth.authentication import Actor, Credential, Outcome, Reason, Rejected, Source, actor_outcome
 from asgi_token_auth.errors import ConfigurationError
@@ -70,13 +71,48 @@ class Chain:
         return cls(tuple(exact), tuple(longest_first), (*open_, *last), (*exact, *owners.values(), *open_, *last))
 
     def decides_alone(self, token: str) -> bool:
-        """Whether no other source could change its mind about ``token`` before the one that accepted it is asked.
+        """Whether the answer that was given about ``token`` may be reused as long as it says that it holds.
 
-        Only sources of hard-coded tokens may stand before it, since what they do not know they never will.
+        No other source could change its mind before the one that accepted it is asked, and that one has declared of
+        itself that its answers may be reused. What stands around another source, and looks at more than that does,
+        returns its answers and has not.
         """
-        if not all(getattr(source, "constant", False) for source in self.exact):
+        if not all(_declares(source, "knows") for source in self.exact):
             return False
-        return len(self.open) <= 1 or any(token.startswith(prefix) for prefix, _ in self.owners)
+        # What sources of hard-coded tokens do not know they never will.
+        if any(source.knows(token) for source in self.exact if isinstance(source, _Constant)):
+            return True
+        for prefix, source in self.owners:
+            if token.startswith(prefix):
+                return _declares(source, "reusable")
+        return len(self.open) == 1 and _declares(self.open[0], "reusable")
+
+
+@runtime_checkable
+class _Constant(Protocol):
+    """A source whose answers stay the same as long as the process lives."""
+
+    def knows(self, token: str) -> bool:
+        """Whether it accepts ``token``."""
+        ...
+
+
+def _declares(source: Source, name: str) -> bool:
+    """Whether ``source`` has ``name`` of the very class that checks its tokens, or of one that was made from that.
+
+    Whoever overrides ``authenticate`` has to say anew what was said of the one before.
+    """
+    return "authenticate" not in getattr(source, "__dict__", ()) and _is_declared(type(source), name)
+
+
+@lru_cache(maxsize=256)
+def _is_declared(kind: type, name: str) -> bool:
+    for base in kind.__mro__:
+        if name in vars(base):
+            return bool(vars(base)[name])
+        if "authenticate" in vars(base):
+            return False
+    return False
 
 
 def authenticate(chain: Chain, credential: Credential) -> Awaitable[Outcome]:

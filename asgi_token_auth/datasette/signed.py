@@ -38,6 +38,7 @@ class SettingsDecide(SignedTokens):
     """
 
     _kind = _UnderTheSettings
+    reusable = True
 
     def __init__(self, datasette: Any, secret: SecretInput) -> None:
         super().__init__(secret)

@@ -80,6 +80,7 @@ class ManagedTokens:
 
     name = "managed"
     exact = False
+    reusable = True
 
     def __init__(self, store: TokenStore) -> None:
         if not isinstance(store, TokenStore):

@@ -53,6 +53,7 @@ class SignedTokens:
     _kind = SignedOutcome
     prefixes: tuple[str, ...] = (SIGNED_PREFIX,)
     exact = False
+    reusable = True
 
     def __init__(
         self,

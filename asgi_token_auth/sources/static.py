@@ -38,8 +38,7 @@ class StaticTokens:
     name = "static"
     prefixes: tuple[str, ...] = ()
     exact = True
-    #: An answer about a token stays true as long as the process lives.
-    constant = True
+    reusable = True
 
     def __init__(self, tokens: Mapping[str, Actor]) -> None:
         if not isinstance(tokens, Mapping):
@@ -64,7 +63,13 @@ class StaticTokens:
 
     async def authenticate(self, credential: Credential) -> Outcome:
         """The actor of exactly this token."""
-        token = credential.token
+        return self._find(credential.token)
+
+    def knows(self, token: str) -> bool:
+        """Whether it is one of these, which it is as long as the process lives."""
+        return self._find(token) is not None
+
+    def _find(self, token: str) -> Authenticated | None:
         for known, outcome in self._known.get(hash(token), ()):
             if hmac.compare_digest(known, token):
                 return outcome

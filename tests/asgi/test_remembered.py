@@ -15,6 +15,8 @@ from asgi_token_auth import (
     Credential,
     ManagedTokens,
     Outcome,
+    Reason,
+    Rejected,
     Restrictions,
     SignedTokens,
     Source,
@@ -71,6 +73,12 @@ class Holding(Authenticated):
         if isinstance(self.answer, BaseException):
             raise self.answer
         return bool(self.answer)
+
+
+class Reusable(Scripted):
+    """The same for the source."""
+
+    reusable = True
 
 
 def holding(answer: bool | BaseException = True, actor_id: str = "ann") -> Holding:
@@ -270,7 +278,7 @@ async def test_headers_that_are_no_list_or_not_bytes_are_read_as_before() -> Non
 
 
 async def test_a_source_of_somebody_elses_may_answer_the_question_or_not() -> None:
-    source = Scripted({"plain": authenticated(), "holding": holding(), "not": holding(False)}, prefixes=("",))
+    source = Reusable({"plain": authenticated(), "holding": holding(), "not": holding(False)}, prefixes=("",))
     app = TokenAuthMiddleware(App(), sources=[source])
     for token in ("plain", "holding", "not") * 3:
         assert await status_of(app, token) == 200
@@ -279,7 +287,7 @@ async def test_a_source_of_somebody_elses_may_answer_the_question_or_not() -> No
 
 async def test_a_question_that_fails_is_a_fault_and_says_nothing_of_the_token(caplog: pytest.LogCaptureFixture) -> None:
     outcome = holding()
-    source = Scripted({"token": outcome}, prefixes=("",))
+    source = Reusable({"token": outcome}, prefixes=("",))
     app = TokenAuthMiddleware(App(), sources=[source])
     for _ in range(2):
         assert await status_of(app, "token") == 200
@@ -294,7 +302,7 @@ async def test_a_question_that_fails_is_a_fault_and_says_nothing_of_the_token(ca
 @pytest.mark.parametrize("before", ["a callable", "an open source"])
 async def test_a_source_that_is_asked_first_may_change_its_mind(before: str) -> None:
     changing = Scripted({})
-    second = Scripted({"token": holding(actor_id="second")}, name="second")
+    second = Reusable({"token": holding(actor_id="second")}, name="second")
     first: Source | Any = changing
     sources: list[Any] = [first, second]
     if before == "a callable":
@@ -320,6 +328,83 @@ async def test_a_source_of_whole_tokens_that_may_learn_new_ones_is_asked_each_ti
     for _ in range(2):
         assert (await actor(app, token, inner))["id"] == "ann"
     learning.answers[token] = authenticated("other")
+    assert (await actor(app, token, inner))["id"] == "other"
+
+
+class Around:
+    """A source of somebody else's that looks at more than the one that it stands around."""
+
+    def __init__(self, inner: Source) -> None:
+        self.ask = inner.authenticate
+        self.inner = inner
+        self.admits = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def authenticate(self, credential: Credential) -> Outcome:
+        return await self.ask(credential) if self.admits else Rejected(Reason.SWITCHED_OFF)
+
+
+@pytest.mark.parametrize("way", ["around", "made from", "replaced"])
+@pytest.mark.parametrize("kind", ["static", "managed", "signed"])
+async def test_what_stands_between_a_source_and_the_middleware_is_asked_each_time(
+    store: TokenStore, kind: str, way: str
+) -> None:
+    # It may look at the client's address, at the time of the day or at a switch.
+    source: Any
+    if kind == "static":
+        source, token = StaticTokens({HARD_CODED: {"id": "bot"}}), HARD_CODED
+    elif kind == "managed":
+        source, token = ManagedTokens(store), (await store.issue("ann")).token
+    else:
+        source = SignedTokens(SECRET)
+        token = source.create_token("ann")
+    gate = Around(source)
+    if way == "around":
+        source = gate
+    elif way == "replaced":
+        source.authenticate = gate.authenticate
+    else:
+
+        class Made(type(source)):  # type: ignore[misc]
+            async def authenticate(self, credential: Credential) -> Outcome:
+                return await gate.authenticate(credential)
+
+        source.__class__ = Made
+    app = TokenAuthMiddleware(App(), sources=[source])
+    for _ in range(3):
+        assert await status_of(app, token) == 200
+    gate.admits = False
+    assert await status_of(app, token) == 401
+
+
+async def test_hard_coded_tokens_are_remembered_beside_a_source_that_is_asked_each_time(asked: list[str]) -> None:
+    inner = App()
+    other = Scripted({"other": holding(actor_id="other")})
+    app = TokenAuthMiddleware(inner, sources=[StaticTokens({HARD_CODED: {"id": "bot"}}), other])
+    for _ in range(3):
+        assert (await actor(app, HARD_CODED, inner))["id"] == "bot"
+        assert (await actor(app, "other", inner))["id"] == "other"
+    assert other.asked == ["other"] * 3
+    # Once for each question of the other, too.
+    assert asked == ["static"] * 4
+
+
+async def test_hard_coded_tokens_that_may_come_later_are_looked_for_each_time(store: TokenStore) -> None:
+    class Learning(StaticTokens):
+        learned: Outcome = None
+
+        async def authenticate(self, credential: Credential) -> Outcome:
+            return self.learned or await super().authenticate(credential)
+
+    learning = Learning({HARD_CODED: {"id": "bot"}})
+    inner = App()
+    app = TokenAuthMiddleware(inner, sources=[learning, ManagedTokens(store)])
+    token = (await store.issue("ann")).token
+    for _ in range(2):
+        assert (await actor(app, token, inner))["id"] == "ann"
+    learning.learned = authenticated("other")
     assert (await actor(app, token, inner))["id"] == "other"
 
 
