@@ -64,6 +64,7 @@ class SQLTokens:
     name = "sql"
     prefixes: tuple[str, ...] = ()
     exact = False
+    reusable = True
 
     def __init__(self, database: Database, sql: str, *, timeout: float = 1.0) -> None:
         if not hasattr(database, "query"):
