@@ -81,7 +81,8 @@ class Reader:
             sqlite3.Error: the file cannot be read now.
         """
         if (header := self.header) is None:
-            self._ask()
+            if self._has_moved():
+                self.counted = next(_versions)
         elif (now := header.raw) != self.seen:
             # In this order: another commit in between costs one more read.
             self.counted, self.seen = next(_versions), now
@@ -96,12 +97,14 @@ class Reader:
             sqlite3.Error: the file cannot be read now.
         """
         before = b"" if self.header is None else self.header.raw
-        moved = self._ask()
+        moved = self._has_moved()
         if self.has_lost_companions():
             return False
         self._companions = companions = companions_of(self._file.path)
         now = time.monotonic()
         if self.header is None:
+            if moved:
+                self.counted = next(_versions)
             if self._use_wal_index and companions[0] is not None and now >= self._find_again_at:
                 self._find(companions[0], now)
         elif moved and self.header.raw == self._compared:
@@ -112,6 +115,7 @@ class Reader:
             )
             self.header = None
             self._use_wal_index = False
+            self.counted = next(_versions)
         self._compared = before
         self.check_at = now + CHECK_INTERVAL
         return True
@@ -141,14 +145,12 @@ class Reader:
         with contextlib.suppress(AttributeError, sqlite3.Error):
             self.close()
 
-    def _ask(self) -> bool:
-        """Ask SQLite itself, and say whether anything was committed."""
+    def _has_moved(self) -> bool:
+        """Ask SQLite itself whether anything was committed since it was asked last."""
         # Read to its end: an open statement would hold the snapshot, and the version with it.
         answered: int = self.cursor.execute("pragma data_version").fetchall()[0][0]
-        if answered == self._asked:
-            return False
-        self.counted, self._asked = next(_versions), answered
-        return True
+        moved, self._asked = answered != self._asked, answered
+        return moved
 
     def _find(self, shm: tuple[int, int], now: float) -> None:
         if self.cursor.execute("pragma journal_mode").fetchall() == [("wal",)]:

@@ -95,6 +95,18 @@ async def test_sqlite_is_not_asked_while_the_header_stays_the_same(path: Path, d
     assert "pragma data_version" in statements
 
 
+@only_linux
+async def test_a_commit_is_counted_once(path: Path, database: SQLite) -> None:
+    """Or every token would be read twice for it."""
+    lookup, reader = looking(database)
+    for number in range(3):
+        sql(path, f"update t set word = 'change {number}'")
+        version = lookup.version()
+        for _ in range(3):
+            checked_again(reader)
+            assert lookup.version() == version
+
+
 async def test_it_can_be_switched_off(path: Path) -> None:
     database = SQLite(path, wal_index=False)
     assert not database.for_reading()._wal_index
