@@ -21,7 +21,7 @@ _SHOWN: Final = {
     "managed, WAL": "**managed**, SQLite in WAL mode",
     "managed, rollback journal": "**managed**, SQLite with a rollback journal",
     "signed (dstok_)": "**signed**",
-    "custom SQL": "**custom SQL**, a query for each request",
+    "custom SQL": "**custom SQL**, SQLite in WAL mode",
     "bad signature, refused": "**a bad signature**, refused",
     "itsdangerous, then a SELECT": "itsdangerous, then a SELECT on the event loop",
     "itsdangerous, then an aiosqlite SELECT": "itsdangerous, then a SELECT through aiosqlite",
