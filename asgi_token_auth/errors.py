@@ -73,7 +73,7 @@ class SecretNotFound(TokenAuthError, LookupError):
 class StorageError(TokenAuthError):
     """A database could not answer, so nothing can be said about the token. On the wire: 503.
 
-    After a failed write nothing was changed.
+    After a failed write nothing was changed, unless the method says so.
     """
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from asgi_token_auth.databases.protocol import Database, Row, Steps
 from asgi_token_auth.errors import AlreadyDone, IdempotencyKeyReused, InvalidInput
+from asgi_token_auth.storage.parts import Part
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ KEPT_PER_ACTOR: Final = 1_000
 
 # A hash so long that nobody finds two texts with one; a key of it may have 64 bytes.
 _DIGEST: Final = 32
+# Behind the name of what is done, while not all of it is done.
+_BEGUN: Final = " (begun)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,10 @@ class Request:
             return
         action, content, event, subject, at = rows[0]
         if (action, content) != (self.action, self.content):
-            raise IdempotencyKeyReused(event, subject, at)
-        raise AlreadyDone(event, subject, at)
+            raise IdempotencyKeyReused(event.removesuffix(_BEGUN), subject, at)
+        # What was begun by one who is at it still, or who failed, may be brought to its end by anybody.
+        if not event.endswith(_BEGUN):
+            raise AlreadyDone(event, subject, at)
 
 
 class Requests:
@@ -146,6 +151,35 @@ class Requests:
             return (yield from steps)
         request.check((yield self.find(request, now)))
         result = yield from steps
+        yield from self._note(request, event, subject(result), now)
+        return result
+
+    def once_in_parts(self, request: Request | None, steps: Steps[Part], event: str, now: int) -> Steps[Part]:
+        """The same for ``steps`` that are one part of what is asked for. The next part is another transaction.
+
+        The key is noted with the first one, with how many rows were changed so far; so of those who are asked for the
+        same at once, each does a part, and a change that was cut off goes on with the next repeat.
+
+        Returns:
+            The part. With a key, the number is of the rows that all parts have changed.
+        """
+        if request is None:
+            return (yield from steps)
+        known = yield self.find(request, now)
+        request.check(known)
+        count, last = yield from steps
+        event = event if last is None else event + _BEGUN
+        if not known:
+            yield from self._note(request, event, count, now)
+            return count, last
+        count += known[0][3]
+        yield (
+            f"update {self._table} set event = :event, subject = :subject where digest = :digest",
+            {"event": event, "subject": count, "digest": request.digest},
+        )
+        return count, last
+
+    def _note(self, request: Request, event: str, subject: int | None, now: int) -> Steps[None]:
         yield f"delete from {self._table} where at_timestamp <= :kept", {"kept": now - KEPT}
         yield (
             f"insert into {self._table} (digest, actor_id, action, content, event, subject, at_timestamp) "
@@ -156,7 +190,7 @@ class Requests:
                 "action": request.action,
                 "content": request.content,
                 "event": event,
-                "subject": subject(result),
+                "subject": subject,
                 "now": now,
             },
         )
@@ -165,4 +199,3 @@ class Requests:
             "where actor_id = :actor_id order by id desc limit 1 offset :most)",
             {"actor_id": request.actor_id, "most": KEPT_PER_ACTOR},
         )
-        return result

@@ -15,6 +15,7 @@ from typing import Any, Final
 from asgi_token_auth.databases.protocol import Dialect, Row, Steps
 from asgi_token_auth.errors import EditConflict, InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.storage.parts import PART, Part
 from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import MAX_ID, is_text
 from asgi_token_auth.tokens import copying
@@ -199,33 +200,41 @@ class TokenChanges:
         yield self._event(token_id, "rotated", by, now, f"the old text works for {grace} seconds" if grace else None)
         return rows[0]
 
-    def revoke_all(self, owner: Owner, by: str | None, now: int) -> Steps[int]:
-        """End all active tokens of ``owner``; how many that were."""
+    def revoke_part(self, owner: Owner, by: str | None, now: int, after: int) -> Steps[Part]:
+        """End the first active tokens of ``owner`` that have an id above ``after``."""
+        # The last part leaves nothing above it, so it ends too what a token created that was ended only meanwhile.
         where, parameters = self.owned(owner, self.open_family("family"))
         if isinstance(owner, Family):
             parameters["now"] = now
         rows = yield (
-            f"select {DECIDING} from {self.table} where {where} and ended_timestamp is null order by id",
-            parameters,
+            f"select {DECIDING} from {self.table} where {where} and id > :after and ended_timestamp is null "
+            "and coalesce(token_status, '') not in ('R', 'E') order by id limit :part",
+            {**parameters, "after": after, "part": PART},
         )
-        return (yield from self._end(rows, by, now))
+        return (yield from self._end(rows, by, now)), rows[-1][0] if len(rows) == PART else None
 
-    def prune(self, before: int, dry_run: bool) -> Steps[int]:
-        """Delete what ended before a time, and its events, but never the highest id; how many that are."""
+    def prunable(self) -> str:
+        """A query for the ids of what ended before the time ``:before``, but never the highest one."""
         # The casts leave rows alone whose times are damaged: SQLite would take 'soon' for 0.
-        old = (
+        return (
             f"select id from {self.table} where id < (select max(id) from {self.table}) "
             "and (ended_timestamp < :before or (ended_timestamp is null "
             f"and {ENDS} < :before "
             "and cast(created_timestamp as bigint) = created_timestamp "
             "and cast(expires_after_seconds as bigint) = expires_after_seconds))"
         )
-        rows = yield f"select count(*) from ({old}) as old", {"before": before}
-        if not dry_run:
-            yield f"delete from {self.table}_events where token_id in ({old})", {"before": before}
-            yield f"delete from {self.table} where id in ({old})", {"before": before}
-        count: int = rows[0][0]
-        return count
+
+    def prune_part(self, before: int, after: int) -> Steps[Part]:
+        """Delete the first of :meth:`prunable` that have an id above ``after``, and their events."""
+        rows = yield (
+            f"{self.prunable()} and id > :after order by id limit :part",
+            {"before": before, "after": after, "part": PART},
+        )
+        ids = [{"id": token_id} for (token_id,) in rows]
+        if ids:
+            yield f"delete from {self.table}_events where token_id = :id", ids
+            yield f"delete from {self.table} where id = :id", ids
+        return len(ids), rows[-1][0] if len(ids) == PART else None
 
     def import_(self, rows: Sequence[Row], events: Sequence[Row]) -> Steps[set[int]]:
         """Add rows of another database, and the events of those that are new; the ids of these."""
@@ -330,20 +339,21 @@ class TokenChanges:
         )
 
     def _end(self, rows: Sequence[Row], by: str | None, now: int) -> Steps[int]:
-        count = 0
-        for member in (StoredToken(*row) for row in rows):
-            # A damaged row is ended too, lest whoever repairs it brings a revoked token back to life.
-            if member.status(now) not in ("active", "damaged"):
-                continue
-            ended = yield (
+        # A damaged row is ended too, lest whoever repairs it brings a revoked token back to life.
+        ending = [
+            token.id
+            for token in (StoredToken(*row) for row in rows)
+            if token.ended is None and token.marked not in ("R", "E") and token.status(now) in ("active", "damaged")
+        ]
+        if ending:
+            yield (
                 f"update {self.table} set token_status = 'R', ended_timestamp = :now where id = :id "
-                "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E')) returning id",
-                {"id": member.id, "now": now},
+                "and ended_timestamp is null and (token_status is null or token_status not in ('R', 'E'))",
+                [{"id": token_id, "now": now} for token_id in ending],
             )
-            if ended:
-                yield self._event(member.id, "revoked", by, now)
-                count += 1
-        return count
+            events = [self._event(token_id, "revoked", by, now) for token_id in ending]
+            yield events[0][0], [parameters for _, parameters in events]
+        return len(ending)
 
     def owned(self, owner: Owner, family: str | None = None) -> tuple[str, dict[str, Any]]:
         """The one condition that limits a statement to what ``owner`` may reach.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,7 @@ from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.signing import MANAGED_PREFIX, SecretInput, SigningSecrets
 from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.storage.migrations import pending
+from asgi_token_auth.storage.parts import Part, run_in_parts
 from asgi_token_auth.storage.store import system_clock
 from asgi_token_auth.storage.usage import Use
 from asgi_token_auth.storage.values import check_actor_id
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
+#: Seconds that counting the tokens of a whole table may take.
+_COUNT_PATIENCE: Final = 60.0
 
 
 class TokenStore(TokenReader):
@@ -237,24 +241,37 @@ class TokenStore(TokenReader):
     ) -> int:
         """End every active token of ``owner``; return how many that were.
 
+        Many are ended in several transactions, so that others need not wait. It goes on to the end even if the caller
+        is cancelled.
+
         Args:
-            idempotency_key: as for :meth:`issue`. Tokens that were created since are not ended by a repeat.
+            idempotency_key: as for :meth:`issue`. Tokens that were created since are not ended by a repeat. One that
+                follows a failure, or comes meanwhile, ends those that are left; all of them are counted.
 
         Raises:
             AlreadyDone, IdempotencyKeyReused: as for :meth:`issue`.
             InvalidInput: ``owner`` or ``by`` is no actor id.
-            StorageError: nothing was revoked.
+            StorageError: not all were revoked; call it again.
         """
         by = None if by is None else check_actor_id(by)
         now = int(self.clock())
         request = self._requests.request(idempotency_key, by, "revoke_all", owner)
-        steps = self._changes.revoke_all(owner, by, now)
-        return await self._transaction(self._requests.once(request, steps, "revoked_all", int, now))
+        self._changes.owned(owner)
+
+        def part(after: int) -> Steps[Part]:
+            steps = self._changes.revoke_part(owner, by, now, after)
+            return self._requests.once_in_parts(request, steps, "revoked_all", now)
+
+        await self.ensure_ready()
+        counts = await run_in_parts(self.database, part, is_open=lambda: self.ready)
+        # With a key it is counted in the database, by all who were asked for the same.
+        return sum(counts) if request is None else counts[-1]
 
     async def prune(self, *, ended_before: float, dry_run: bool = False) -> int:
         """Delete tokens that ended before a time, with their events; return how many.
 
-        The newest token stays, so that its id is never given to another one.
+        The newest token stays, so that its id is never given to another one. Many are deleted in several transactions,
+        so that others need not wait.
 
         Args:
             ended_before: seconds since the epoch.
@@ -262,13 +279,19 @@ class TokenStore(TokenReader):
 
         Raises:
             InvalidInput: ``ended_before`` is not a time.
-            StorageError: nothing was deleted.
+            StorageError: not all were deleted; call it again.
         """
         # The comparison is also false for what is no number.
         if isinstance(ended_before, bool) or not isinstance(ended_before, (int, float)) or not ended_before >= 0:
             raise InvalidInput("ended_before must be a number of seconds since the epoch.")
         await self.ensure_ready()
-        return await self.database.transaction(self._changes.prune(int(min(ended_before, self.clock())), dry_run))
+        before = int(min(ended_before, self.clock()))
+        if dry_run:
+            query = f"select count(*) from ({self._changes.prunable()}) as old"
+            count: int = (await self.database.query(query, {"before": before}, timeout=_COUNT_PATIENCE)).rows[0][0]
+            return count
+        part = partial(self._changes.prune_part, before)
+        return sum(await run_in_parts(self.database, part, is_open=lambda: self.ready))
 
     async def import_tokens(self, source: Database, *, dry_run: bool = False) -> Sequence[copying.ImportedToken]:
         """Copy every token of another database, of this package or of datasette-auth-tokens, with its events.

@@ -23,6 +23,7 @@ from asgi_token_auth.middleware import OUTCOME_KEY
 from asgi_token_auth.restrictions import Restrictions
 from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.storage.outages import OutageLog
+from asgi_token_auth.storage.parts import PartlyDone
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
 from asgi_token_auth.web.http import CSRF_FIELD, MAX_BODY, HTTPError, html, json_error, read_form_body, read_json_body
@@ -256,6 +257,10 @@ class Pages:
             message = f"The {section.plural} cannot be reached at the moment; nothing was changed. Try again soon."
             if isinstance(error, SignedInFailed):
                 message = "It cannot be found out who you are; nothing was changed. The server's log says why."
+            elif isinstance(error, PartlyDone):
+                message = (
+                    f"Not all was done, because the {section.plural} cannot be reached any more. Send it again soon."
+                )
             return await self._error(request, HTTPError(503, message, headers={"Retry-After": "5"}))
 
     def _asset(self, http: Request, path: str) -> Response:

@@ -10,6 +10,7 @@ import pytest
 from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
 from asgi_token_auth.errors import StorageError
+from asgi_token_auth.tokens import changes
 from asgi_token_auth.web import TokenPages
 from tests.support.asgi import SECRET
 from tests.support.failing import Failing
@@ -59,6 +60,30 @@ async def test_a_fault_of_storage_is_503_and_says_that_nothing_was_changed(
     # All of these had one cause, which is logged once.
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == ["a page of tokens could not be served: cannot"]
+
+
+async def test_a_fault_in_the_middle_of_many_revocations_is_not_called_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "PART", 1)
+    database = Failing(SQLite(tmp_path / "t.db"), -1, StorageError("cannot"))
+    store = TokenStore(database, secret=SECRET)
+    async with TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET) as outside:
+        await outside.issue("ann")
+        await outside.issue("ann")
+        pages: Any = TokenPages(store, signed_in=signed_in, permissions=PERMISSIONS, scopes=SCOPES)
+        async with serving(pages, lifespan=False) as client:
+            headers = {"x-user": '{"id": "ann"}'}
+            await client.get("/", headers=headers)
+            database.fails_at = database.calls + 5
+            answer = await client.post("/", headers=headers, data={"revoke_all": "1"})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "Not all was done" in answer.text
+            assert "nothing was changed" not in answer.text
+            assert len((await outside.list(owner="ann", status="active")).items) == 1
+            assert (await client.post("/", headers=headers, data={"revoke_all": "1"})).status_code < 400
+            assert (await outside.list(owner="ann", status="active")).items == []
+        await store.close()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no session store"), KeyError("x")], ids=repr)
