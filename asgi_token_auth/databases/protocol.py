@@ -162,7 +162,11 @@ class Database(Protocol):
         ...
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
-        """Run one writing statement with each of ``parameters``, all of them or none, in as little time as can be."""
+        """Run one writing statement with each of ``parameters``, all of them or none, in as little time as can be.
+
+        Raises:
+            ValueRefused: one of them holds what this database cannot.
+        """
         ...
 
     def lookup(self, table: str, columns: str) -> Lookup:

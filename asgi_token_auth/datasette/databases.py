@@ -16,7 +16,13 @@ from datasette.utils import sqlite_timelimit
 from asgi_token_auth.databases.protocol import Database, Dialect, Found, Parameters, Result, Steps
 from asgi_token_auth.databases.rows import answer
 from asgi_token_auth.databases.sqlite import SQLite
-from asgi_token_auth.databases.sqlite.database import DIALECT, columns_statement, run_here, run_many_steps
+from asgi_token_auth.databases.sqlite.database import (
+    DIALECT,
+    columns_statement,
+    run_here,
+    run_many_steps,
+    value_refused,
+)
 from asgi_token_auth.databases.steps import drive_here
 from asgi_token_auth.datasette.version import IS_1_0
 from asgi_token_auth.errors import StorageError
@@ -138,7 +144,8 @@ class AttachedDatabase:
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run one writing statement with each of ``parameters``, all of them or none."""
-        await self.transaction(run_many_steps(sql, parameters))
+        with value_refused(self.name):
+            await self.transaction(run_many_steps(sql, parameters))
 
     def qualified(self, table: str) -> str:
         """The name of ``table`` as statements must say it."""

@@ -28,7 +28,7 @@ from asgi_token_auth.storage.idempotency import IdempotencyKey
 from asgi_token_auth.storage.migrations import Migration
 from asgi_token_auth.storage.store import TableStore, system_clock
 from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import check_actor_id, is_text
+from asgi_token_auth.storage.values import MAX_ACTOR_ID, check_actor_id, is_text, text_or_none
 
 if TYPE_CHECKING:
     from asgi_token_auth.secrets.encryption import Encryption
@@ -394,4 +394,4 @@ def _version_in(row: Row) -> int | None:
 
 def _user(actor_id: object) -> str | None:
     # Not worth failing for: whoever asks for a secret must get it.
-    return str(actor_id) if actor_id and is_text(str(actor_id)) else None
+    return text_or_none(str(actor_id), MAX_ACTOR_ID) if actor_id else None

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from asgi_token_auth.errors import for_the_log
+from asgi_token_auth.errors import ValueRefused, for_the_log
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -59,11 +59,23 @@ class UsageLog:
             self._task = asyncio.get_running_loop().create_task(self._later())
 
     async def flush(self) -> None:
-        """Write everything that waits. A failure is logged and what was not written is kept for the next time."""
+        """Write everything that waits. A failure is logged and what was not written is kept for the next time.
+
+        What the database cannot hold is dropped, so that it keeps nothing else from being written.
+        """
+        suspected = 0
         while self._waiting:
-            batch = [(row_id, when, by) for row_id, (when, by) in list(self._waiting.items())[:BATCH]]
+            size = 1 if suspected else BATCH
+            batch = [(row_id, when, by) for row_id, (when, by) in list(self._waiting.items())[:size]]
+            suspected = max(0, suspected - 1)
             try:
                 await self._write(batch)
+            except ValueRefused as error:
+                if len(batch) > 1:
+                    # One by one, because it is not known which of them is to blame.
+                    suspected = len(batch)
+                    continue
+                logger.warning("one last used time cannot be written and is dropped: %s", for_the_log(error))
             except Exception as error:
                 # Whatever it is: nobody's request, and no other part of a shutdown, may fail because of it.
                 if not self._failing:

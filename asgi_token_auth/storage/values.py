@@ -30,6 +30,14 @@ def is_text(value: str) -> bool:
     return _NO_TEXT.search(value) is None
 
 
+def text_or_none(value: object, longest: int) -> str | None:
+    """``value`` if it is text that every database can hold, of at most ``longest`` characters.
+
+    For what comes with a request, is kept for people to read, and not worth failing for.
+    """
+    return value if isinstance(value, str) and len(value) <= longest and is_text(value) else None
+
+
 def as_integer(value: object) -> int | None:
     """``value`` if it is an integer: a damaged row may hold anything."""
     return value if type(value) is int else None

@@ -17,7 +17,7 @@ from asgi_token_auth.storage.migrations import pending
 from asgi_token_auth.storage.parts import Part, run_in_parts
 from asgi_token_auth.storage.store import system_clock
 from asgi_token_auth.storage.usage import Use
-from asgi_token_auth.storage.values import check_actor_id
+from asgi_token_auth.storage.values import check_actor_id, text_or_none
 from asgi_token_auth.tokens import copying
 from asgi_token_auth.tokens.reading import TokenReader
 from asgi_token_auth.tokens.record import (
@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 #: The table of datasette-auth-tokens, which this store reads and extends.
 DEFAULT_TABLE: Final = "_datasette_auth_tokens"
+#: Characters of a client's address that are kept: more than IPv6 has with the name of an interface.
+MAX_ADDRESS: Final = 100
 #: Seconds that counting the tokens of a whole table may take.
 _COUNT_PATIENCE: Final = 60.0
 
@@ -324,8 +326,12 @@ class TokenStore(TokenReader):
         return copying.imported(rows, new, self.clock())
 
     def note_use(self, token_id: int, when: int, address: str | None) -> None:
-        """Remember that a token was used. It is written soon, and at most once a minute."""
-        self._usage.note(token_id, when, address if self.record_addresses else None)
+        """Remember that a token was used. It is written soon, and at most once a minute.
+
+        Args:
+            address: the client's. What is no text, or longer than 100 characters, is left out.
+        """
+        self._usage.note(token_id, when, text_or_none(address, MAX_ADDRESS) if self.record_addresses else None)
 
     def _checked_lifetime(self, expires_after: object) -> int | None:
         seconds = check_seconds(expires_after)

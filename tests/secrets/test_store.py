@@ -253,7 +253,11 @@ async def test_uses_are_written_later_and_never_backwards(store: SecretStore, ho
     await store.get_secret("API_KEY", "mallory")
     await store.flush()
     assert (await store.get("API_KEY")).last_used_by == "bob"
-    home.clock.now += 7_200
+    home.clock.now += 100
+    assert await store.get_secret("API_KEY", "x" * 501)
+    await store.flush()
+    assert (await store.get("API_KEY")).last_used_by == "bob"
+    home.clock.now += 7_100
     await store.get_secret("API_KEY")
     await store.flush()
     assert (await store.get("API_KEY")).last_used_by is None

@@ -9,13 +9,15 @@ import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from asgi_token_auth import ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth import ANY_OWNER, ManagedTokens, StorageError, TokenAuthMiddleware, TokenStore
+from asgi_token_auth.errors import ValueRefused
 from asgi_token_auth.storage.usage import BATCH, UsageLog, Use
 from tests.support.asgi import SECRET, App, Clock, ask, bearer, http
-from tests.support.places import Place, only_sqlite
+from tests.support.places import Place, only_sqlite, run_sql
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +109,47 @@ async def test_what_cannot_be_written_is_kept_for_the_next_time(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     await log.close()
     assert writes.batches == [[(1, 1, None)]]
+
+
+async def test_what_the_database_refuses_keeps_nothing_else_from_being_written(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written: list[int] = []
+    calls = 0
+
+    async def write(uses: Sequence[Use]) -> None:
+        nonlocal calls
+        calls += 1
+        if any(row_id % 600 == 7 for row_id, _, _ in uses):
+            raise ValueRefused("no text")
+        written.extend(row_id for row_id, _, _ in uses)
+
+    log = UsageLog(write)
+    for row_id in range(1_700):
+        log.note(row_id, 1)
+    await log.flush()
+    assert sorted(written) == [row_id for row_id in range(1_700) if row_id % 600 != 7]
+    # Each batch and its rows, and no more.
+    assert calls <= 1_700 + 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "one last used time cannot be written and is dropped: no text"
+    ] * 3
+    await log.close()
+    assert calls <= 1_700 + 4
+
+
+async def test_a_use_that_the_table_itself_refuses_is_the_only_one_that_is_lost(place: Place, clock: Clock) -> None:
+    async with TokenStore(place.database(), secret=SECRET, clock=clock, record_addresses=True) as store:
+        first, second = await store.issue("ann"), await store.issue("bob")
+        # As an operator might, on any kind of database.
+        run_sql(store, f"create unique index one_use on {store.table} (last_used_address)")
+        store.note_use(first.record.id, 5, "192.0.2.7")
+        store.note_use(second.record.id, 5, "192.0.2.7")
+        third = await store.issue("eve")
+        store.note_use(third.record.id, 5, "192.0.2.8")
+        await store.flush()
+        uses = [(await store.get(n, owner=ANY_OWNER)).last_used_at for n in (1, 2, 3)]
+        assert uses == [5, None, 5]
 
 
 async def test_a_use_that_comes_while_an_older_one_is_written_is_not_lost() -> None:
@@ -233,6 +276,30 @@ async def test_the_address_is_kept_only_where_that_is_asked_for(place: Place, cl
             await use(store, issued.token)
             await store.flush()
             assert (await store.get(issued.record.id, owner="ann")).last_used_address == expected
+
+
+@pytest.mark.parametrize("address", ["a\0b", "\ud800", "x" * 101, 7, b"1", None], ids=lambda value: repr(value)[:9])
+async def test_an_address_that_cannot_be_kept_is_left_out(place: Place, clock: Clock, address: Any) -> None:
+    async with TokenStore(place.database(), secret=SECRET, clock=clock, record_addresses=True) as store:
+        app = TokenAuthMiddleware(App(), sources=[ManagedTokens(store)])
+        for owner, client in (("ann", address), ("bob", "x" * 100)):
+            issued = await store.issue(owner)
+            assert (await ask(app, {**http([bearer(issued.token)]), "client": (client, 1)})).status == 200
+        await store.flush()
+        kept = [await store.get(n, owner=ANY_OWNER) for n in (1, 2)]
+        assert [(r.last_used_at, r.last_used_address) for r in kept] == [(clock.now, None), (clock.now, "x" * 100)]
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**64, [1]], ids=repr)
+async def test_databases_tell_a_value_that_they_refuse_from_a_fault(store: TokenStore, value: Any) -> None:
+    issued = await store.issue("ann")
+    uses = [(issued.record.id, 5, "192.0.2.7"), (issued.record.id, 5, value)]
+    with pytest.raises(ValueRefused, match="a value cannot be written; nothing was changed"):
+        await store._write_usage(uses)
+    assert (await store.get(1, owner="ann")).last_used_at is None
+    with pytest.raises(StorageError) as fault:
+        await store.database.run_many("update no_such_table set id = :id", [{"id": 1}])
+    assert not isinstance(fault.value, ValueRefused)
 
 
 async def test_uses_are_flushed_when_the_store_is_closed(place: Place, clock: Clock) -> None:

@@ -193,7 +193,12 @@ class Postgres:
             self._failures_as_storage_error(_STATEMENT_TIMEOUT),
             self._connection(checked=True, turn=WRITE_TIMEOUT) as connection,
         ):
-            await _execute_many(connection, sql, parameters)
+            try:
+                await _execute_many(connection, sql, parameters)
+            except Exception as error:
+                if not is_about_a_value(error) and not isinstance(error, asyncpg.IntegrityConstraintViolationError):
+                    raise
+                raise ValueRefused(f"{self.name}: a value cannot be written; nothing was changed.") from error
 
     async def _transaction(self, steps: Steps[T]) -> T:
         try:

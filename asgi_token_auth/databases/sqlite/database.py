@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -18,7 +18,7 @@ from asgi_token_auth.databases.forks import watch
 from asgi_token_auth.databases.protocol import Dialect, Parameters, Result, Row, Steps
 from asgi_token_auth.databases.sqlite.companions import NONE, companions_of
 from asgi_token_auth.databases.sqlite.connections import ReaderPool
-from asgi_token_auth.databases.sqlite.failures import BUSY, ERRORS, is_busy, is_read_only
+from asgi_token_auth.databases.sqlite.failures import BUSY, ERRORS, is_about_a_value, is_busy, is_read_only
 from asgi_token_auth.databases.sqlite.file import (
     FIRST_RETRY_PAUSE,
     WRITE_TIMEOUT,
@@ -30,7 +30,7 @@ from asgi_token_auth.databases.sqlite.lookup import SQLiteLookup
 from asgi_token_auth.databases.sqlite.search_index import TrigramIndex
 from asgi_token_auth.databases.sqlite.writers import TURNS
 from asgi_token_auth.databases.steps import drive
-from asgi_token_auth.errors import ConfigurationError, StorageError
+from asgi_token_auth.errors import ConfigurationError, StorageError, ValueRefused
 
 T = TypeVar("T")
 
@@ -183,7 +183,8 @@ class SQLite:
 
     async def run_many(self, sql: str, parameters: Sequence[Parameters]) -> None:
         """Run one writing statement with each of ``parameters``, all of them or none."""
-        await self.transaction(run_many_steps(sql, parameters))
+        with value_refused(self.name):
+            await self.transaction(run_many_steps(sql, parameters))
 
     async def _transaction(self, steps: Steps[T], deadline: float) -> T:
         # A new one each time: while it is opened, other processes find the file free. And SQLite's own wait would sleep
@@ -302,6 +303,17 @@ async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameter
         return [tuple(row) for row in await connection.execute_fetchall(sql, parameters)]
     await (await connection.executemany(sql, parameters)).close()
     return []
+
+
+@contextlib.contextmanager
+def value_refused(database: str) -> Iterator[None]:
+    """What a parameter is to blame for, as ``ValueRefused``."""
+    try:
+        yield
+    except (StorageError, UnicodeError, OverflowError) as error:
+        if not is_about_a_value(error.__cause__ if isinstance(error, StorageError) else error):
+            raise
+        raise ValueRefused(f"{database}: a value cannot be written; nothing was changed.") from error
 
 
 def run_many_steps(sql: str, parameters: Sequence[Parameters]) -> Steps[None]:

@@ -35,6 +35,14 @@ def is_read_only(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
 
 
+def is_about_a_value(error: BaseException | None) -> bool:
+    """Whether a parameter, and not the database, is at fault: no text, no number of 64 bits, against a constraint."""
+    if isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)):
+        # Their classes do not tell it from a closed connection.
+        return "binding parameter" in str(error)
+    return isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, UnicodeError, OverflowError))
+
+
 def sentence(error: Exception, path: Path) -> str:
     """What to tell of ``error`` about the file ``path``, without its name."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
