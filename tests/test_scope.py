@@ -172,6 +172,17 @@ async def test_answers_to_a_url_with_a_token_are_kept_by_no_cache_and_tell_no_re
     assert plain.headers["Cache-Control"] == "public, max-age=60"
 
 
+async def test_an_app_may_send_headers_that_are_none() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": None})
+        await send({"type": "http.response.body", "body": b""})
+
+    wrapped = TokenAuthMiddleware(app, sources=sources(), parameter="_auth_token")
+    answer = await ask(wrapped, http(query=b"_auth_token=own_good"))
+    assert (answer.status, answer.headers["cache-control"]) == (200, "private, no-store")
+    assert (await ask(wrapped, http([bearer(GOOD)]))).headers == {"vary": "Authorization"}
+
+
 async def test_the_actor_is_a_fresh_object_in_every_request() -> None:
     actor = {"id": "bot", "roles": ["a"], "_r": {"a": ["vt"]}}
     app = App()

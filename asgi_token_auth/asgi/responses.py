@@ -59,7 +59,7 @@ def private(send: Send) -> Send:
         if message["type"] == "http.response.start":
             others = [
                 (name, value)
-                for name, value in message.get("headers", [])
+                for name, value in message.get("headers") or ()
                 if name.lower() not in (b"cache-control", b"referrer-policy")
             ]
             others += [(b"cache-control", b"private, no-store"), (b"referrer-policy", b"no-referrer")]

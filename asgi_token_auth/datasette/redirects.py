@@ -51,7 +51,9 @@ async def follow_redirects(app: ASGIApp, base_url: str, scope: Scope, receive: R
 def _target(start: MutableMapping[str, Any], base: bytes) -> bytes | None:
     if start["status"] not in _STATUSES:
         return None
-    headers: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in start["headers"]]
+    headers: list[tuple[bytes, bytes]] = [
+        (bytes(name).lower(), bytes(value)) for name, value in start.get("headers") or ()
+    ]
     locations = [value for name, value in headers if name == b"location"]
     if len(locations) != 1 or any(name == b"set-cookie" for name, _ in headers):
         return None
