@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
+from typing import Final
 
 
 class TokenAuthError(Exception):
@@ -83,6 +85,32 @@ class ValueRefused(StorageError):
 
 class SecretUnreadable(StorageError):
     """A secret is stored but cannot be decrypted. The message names it and what to do."""
+
+
+def check_event_loop() -> None:
+    """Refuse what runs on another event loop than asyncio's.
+
+    Raises:
+        StorageError: it does.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise StorageError(
+            "Databases need asyncio, and this server runs on another event loop, such as trio; have it use asyncio."
+        ) from None
+
+
+#: What to say where Python cannot start a thread.
+NO_THREAD: Final = (
+    "no thread can be started; this process may have no more of them. Raise the limit (ulimit -u, or that of the "
+    "container or service on pids), or run fewer processes."
+)
+
+
+def is_without_threads(error: BaseException) -> bool:
+    """Whether Python could not start a thread. It has no class of its own."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def for_the_log(error: BaseException) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, ParamSpec, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from asgi_token_auth.errors import is_without_threads
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: The longest body that is read, in bytes: the longest secret, should JSON spell each byte as ``\u0001``.
@@ -48,6 +51,16 @@ class HTTPError(Exception):
         self.headers: dict[str, str] = dict(headers or {})
 
 
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` returns, without holding up others; with holding them up where no thread can be started."""
+    try:
+        return await run_in_threadpool(function, *args, **kwargs)
+    except RuntimeError as error:
+        if not is_without_threads(error):
+            raise
+    return function(*args, **kwargs)
+
+
 async def read_form_body(request: Request) -> dict[str, str]:
     """The fields of a form as a browser sends it, each once.
 
@@ -56,7 +69,7 @@ async def read_form_body(request: Request) -> dict[str, str]:
     """
     _check_type(request, "application/x-www-form-urlencoded", "Send the form as application/x-www-form-urlencoded.")
     body = await _read(request, MAX_BODY)
-    return _parse_form(body) if len(body) <= _LONG else await run_in_threadpool(_parse_form, body)
+    return _parse_form(body) if len(body) <= _LONG else await in_thread(_parse_form, body)
 
 
 async def read_json_body(request: Request, *, longest: int = MAX_BODY) -> dict[str, Any]:

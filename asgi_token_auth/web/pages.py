@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -26,7 +25,16 @@ from asgi_token_auth.storage.outages import OutageLog
 from asgi_token_auth.storage.parts import PartlyDone
 from asgi_token_auth.web.cross_origin import cross_origin_reason
 from asgi_token_auth.web.host import Frame, Host, Link, Section, id_of
-from asgi_token_auth.web.http import CSRF_FIELD, MAX_BODY, HTTPError, html, json_error, read_form_body, read_json_body
+from asgi_token_auth.web.http import (
+    CSRF_FIELD,
+    MAX_BODY,
+    HTTPError,
+    html,
+    in_thread,
+    json_error,
+    read_form_body,
+    read_json_body,
+)
 from asgi_token_auth.web.idempotency import FORM_KEY, key_of, new_form_key
 from asgi_token_auth.web.mount import path_inside, root_of
 from asgi_token_auth.web.templates import render
@@ -224,7 +232,7 @@ class Pages:
         who = "" if request.person is None else request.person.id
         form_key = partial(new_form_key, who, request.now)
         # The form of a token that names a thousand tables takes a tenth of a second, which others need not wait for.
-        content = await run_in_threadpool(
+        content = await in_thread(
             render, template, base=request.base, notice=notice, now=request.now, form_key=form_key, **values
         )
         return await self._in_frame(request, title, content, status_code)

@@ -13,7 +13,7 @@ import asyncpg
 
 from asgi_token_auth.databases.postgres.dsn import display_name
 from asgi_token_auth.databases.postgres.failures import ERRORS, sentence
-from asgi_token_auth.errors import StorageError
+from asgi_token_auth.errors import NO_THREAD, StorageError, is_without_threads
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -65,6 +65,11 @@ class Server:
             raise StorageError(
                 f"{self.name}: its DSN cannot be used; check its port, its options and the % in its password."
             ) from None
+        except RuntimeError as error:
+            if not is_without_threads(error):
+                raise
+            # One finds the address of a host.
+            raise StorageError(f"{self.name}: {NO_THREAD}") from error
         try:
             if self._may_be_pooled and await _is_pooled(connection):
                 logger.info("%s: a pooler is in between, so no statements are kept prepared", self.name)

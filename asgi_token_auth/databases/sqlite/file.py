@@ -19,7 +19,7 @@ import aiosqlite
 
 from asgi_token_auth.databases.sqlite.companions import Companions, Watch, companions_of, watch, were_replaced
 from asgi_token_auth.databases.sqlite.failures import is_busy, sentence, what_it_is
-from asgi_token_auth.errors import StorageError
+from asgi_token_auth.errors import NO_THREAD, StorageError, is_without_threads
 
 #: Seconds that a lookup waits for another connection's lock, and the first pause of that wait.
 LOOKUP_TIMEOUT: Final = 1.0
@@ -72,6 +72,10 @@ class File:
             elif opening.exception() is None:
                 await close_connection(connection)
             raise
+        except RuntimeError as error:
+            if not is_without_threads(error):
+                raise
+            raise StorageError(f"{self.name}: {NO_THREAD}") from error
         except sqlite3.Error as error:
             # It ends by itself, at once; a loop that ended earlier would make it die with a traceback.
             connection._thread.join(LOOKUP_TIMEOUT)

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,23 @@ async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert (await opening(tmp_path / "a" / "t.db")).endswith(
         f"there is no folder {tmp_path / 'a'}; create it, or correct the path."
     )
+
+
+async def test_that_no_thread_can_be_started_is_a_failure_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    database = SQLite(tmp_path / "t.db")
+    await database.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        for attempt in (database.open(), database.run_many("select 1", []), database.query("select 1", {})):
+            with pytest.raises(StorageError, match=r"no thread can be started; .* Raise the limit"):
+                await attempt
+    assert (await database.query("select 1", {})).rows == [(1,)]
+    await database.close()
 
 
 async def test_a_folder_is_no_file(tmp_path: Path) -> None:
