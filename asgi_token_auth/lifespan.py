@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
-from asgi_token_auth.errors import for_the_log
+from asgi_token_auth.errors import check_event_loop, for_the_log
 
 logger: Final = logging.getLogger("asgi_token_auth")
 
@@ -57,6 +57,8 @@ async def run_lifespan(
     message = await receive()
     opened: list[Resource] = []
     try:
+        if resources:
+            check_event_loop()
         for resource in resources:
             await resource.open()
             opened.append(resource)

@@ -120,6 +120,23 @@ async def test_what_cannot_be_opened_fails_the_start_with_a_sentence_and_the_app
     assert diary == ["open a", "open b", "close a"]
 
 
+def test_another_event_loop_than_that_of_asyncio_is_named() -> None:
+    diary: list[str] = []
+    server = Server([])
+    # As trio does: step by step, with no loop of asyncio around it.
+    with pytest.raises(StorageError, match=r"need asyncio, .* such as trio; have it use asyncio"):
+        live(well_behaved(diary), Resource(diary, "a"), server=server).send(None)
+    assert [message["type"] for message in server.sent] == ["lifespan.startup.failed"]
+    assert "need asyncio" in server.sent[0]["message"]
+    assert diary == []
+
+
+def test_a_store_on_another_event_loop_says_so(tmp_path: Path) -> None:
+    store = TokenStore(SQLite(tmp_path / "t.db"), secret=SECRET)
+    with pytest.raises(StorageError, match="need asyncio"):
+        store.open().send(None)
+
+
 async def test_a_flush_or_a_close_that_fails_does_not_keep_the_others_from_theirs() -> None:
     diary: list[str] = []
     broken = Resource(diary, "b", fails=("flush", "close"))

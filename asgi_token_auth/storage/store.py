@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from asgi_token_auth.databases.protocol import Database
-from asgi_token_auth.errors import ConfigurationError
+from asgi_token_auth.errors import ConfigurationError, check_event_loop
 from asgi_token_auth.storage.idempotency import IdempotencyKey, Requests
 from asgi_token_auth.storage.migrations import Migration, migrate, pending
 from asgi_token_auth.storage.usage import UsageLog, Use
@@ -81,6 +81,7 @@ class TableStore(ABC):
         """The same without counting: for a server that sends no lifespan events."""
         if self.ready:
             return
+        check_event_loop()
         # Whoever comes meanwhile shares its end: after one another, the last of many would wait for all attempts of a
         # database that does not answer. An event loop cannot wait for the task of another one.
         loop = asyncio.get_running_loop()
