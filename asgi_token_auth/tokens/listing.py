@@ -17,7 +17,11 @@ MAX_LIMIT: Final = 1_000
 MAX_SEARCH: Final = 200
 #: Characters of restrictions in one page, which is shorter where they are more: reading them holds up everybody.
 MAX_PAGE_PERMISSIONS: Final = 100_000
+#: The same of descriptions, actors and addresses, which only have to be written.
+MAX_PAGE_TEXT: Final = 200_000
 _PERMISSIONS: Final = DECIDING_COLUMNS.index("permissions")
+# Those in the columns of SHOWN.
+_TEXTS: Final = tuple(SHOWN.split(", ").index(name) for name in ("actor_id", "description", "last_used_address"))
 
 #: The newest rows, which are read first if they are not all, and rows that an index may propose: a millisecond of each.
 _NEWEST: Final = 500
@@ -44,14 +48,18 @@ def check_filters(
 
 
 def cut_page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
-    """The first ``limit`` of ``rows``, or fewer where their restrictions are long; and whether there are more."""
-    size = 0
+    """The first ``limit`` of ``rows``, or fewer where what they hold is long; and whether there are more."""
+    permissions = texts = 0
     for count, row in enumerate(rows[:limit]):
-        permissions = row[_PERMISSIONS]
-        size += len(permissions) if isinstance(permissions, (str, bytes)) else 0
-        if size > MAX_PAGE_PERMISSIONS and count:
+        permissions += _length(row[_PERMISSIONS])
+        texts += sum(_length(row[index]) for index in _TEXTS)
+        if count and (permissions > MAX_PAGE_PERMISSIONS or texts > MAX_PAGE_TEXT):
             return rows[:count], True
     return rows[:limit], len(rows) > limit
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, (str, bytes)) else 0
 
 
 class TokenList:

@@ -87,7 +87,7 @@ class TokenReader(TableStore):
             used_before: last used before this time, in seconds since the epoch; never used counts as before.
             used_after: last used at this time or later.
             cursor: where the page before ended; tokens issued since then make no difference.
-            limit: the most tokens of a page, 1 to 1,000. There are fewer where their restrictions are long, so only
+            limit: the most tokens of a page, 1 to 1,000. There are fewer where what they hold is long, so only
                 ``next_cursor`` tells whether there are more.
 
         Raises:

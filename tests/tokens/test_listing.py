@@ -267,6 +267,27 @@ async def test_a_page_of_long_restrictions_is_shorter_and_the_next_one_goes_on(s
     assert seen == ids[::-1]
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [("ann", "\U0001f600" * 1_000, None), ("ann", None, "9" * 1_000), ("\U0001f600" * 500, "d" * 500, None)],
+    ids=["descriptions", "addresses of an older release", "actors and descriptions"],
+)
+async def test_a_page_of_long_texts_is_shorter_and_the_next_one_goes_on(
+    store: TokenStore, texts: tuple[str, str | None, str | None]
+) -> None:
+    ids = [await issue(store) for _ in range(210)]
+    actor, description, address = ("null" if text is None else f"'{text}'" for text in texts)
+    run_sql(
+        store,
+        f"update {store.table} set actor_id = {actor}, description = {description}, last_used_address = {address}",
+    )
+    first = await store.list(owner=texts[0], limit=MAX_LIMIT)
+    assert 190 < len(first.items) <= 200
+    second = await store.list(owner=texts[0], limit=MAX_LIMIT, cursor=first.next_cursor)
+    assert [token.id for token in [*first.items, *second.items]] == ids[::-1]
+    assert second.next_cursor is None
+
+
 async def test_a_row_longer_than_a_page_has_a_page_of_its_own(store: TokenStore) -> None:
     ids = [await issue(store) for _ in range(3)]
     longest = "'\"" + "x" * (MAX_PAGE_PERMISSIONS + 1) + "\"'"
