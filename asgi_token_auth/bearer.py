@@ -30,6 +30,10 @@ _SCHEME_CHARACTERS: Final = frozenset(
 # RFC 9110 section 5.6.4: what stands in quotes is one parameter's value and no credential. One that nobody closes
 # reaches to the end, and nothing is tried twice, so a long field costs no more than its length.
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+# A comma, an attempt as _is_attempt() knows it, and something behind it. Nothing is tried twice here either.
+_JOINED: Final = re.compile(
+    rb",[ \t]*+bearer(?![%b])[^,\s]*+\s++[^,]" % re.escape(b"".join(sorted(_SCHEME_CHARACTERS))), re.IGNORECASE
+)
 #: Bytes of a field beyond which it is not searched for a second credential, and refused if it holds a comma.
 _LONGEST_SEARCHED: Final = 65_536
 #: Fields that a reader remembers at once, and the bytes of the longest of them.
@@ -187,8 +191,7 @@ def _joins_an_attempt(value: bytes) -> bool:
     """Whether a bearer token follows the credentials of another scheme in one field (RFC 9110 section 5.3)."""
     if len(value) > _LONGEST_SEARCHED:
         return True
-    members = _QUOTED.sub(b"", value).split(b",")
-    return any(_is_attempt(member) and len(member.split(None, 1)) > 1 for member in members[1:])
+    return _JOINED.search(_QUOTED.sub(b"", value) if b'"' in value else value) is not None
 
 
 def _read_value(value: bytes, cleaned: bytes, max_token_bytes: int) -> Reading:
