@@ -96,6 +96,8 @@ class Dialect:
     #: Whether last uses may have an index, which costs something at each of them. It would make PostgreSQL write the
     #: other indexes as well.
     indexes_uses: bool = False
+    #: Whether a column takes nothing but values of its type.
+    typed: bool = False
     #: A statement that makes the ids which the database fills go on after those in ``{table}``; ``None``: they do.
     continue_ids: str | None = None
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from asgi_token_auth.databases.protocol import Database, Row
 from asgi_token_auth.errors import InvalidInput
-from asgi_token_auth.storage.values import MAX_ID
+from asgi_token_auth.storage.values import MAX_ACTOR_ID, MAX_ID, is_text
 from asgi_token_auth.tokens.record import Status, StoredToken
 from asgi_token_auth.tokens.table import DECIDING_COLUMNS
 
@@ -36,6 +36,18 @@ COPIED: Final = (
     "last_used_address",
 )
 _USE_COLUMNS: Final = 2
+_INTEGERS: Final = frozenset(
+    (
+        "id",
+        "created_timestamp",
+        "expires_after_seconds",
+        "ended_timestamp",
+        "secret_version",
+        "previous_until",
+        "parent_id",
+        "last_used_timestamp",
+    )
+)
 #: Seconds that reading another store's table may take.
 _COPY_PATIENCE: Final = 300.0
 
@@ -77,8 +89,15 @@ async def events_of(database: Database, name: str) -> Sequence[Row]:
     return (await database.query(sql, {}, timeout=_COPY_PATIENCE)).rows
 
 
-def check(name: str, rows: Sequence[Row], events: Sequence[Row]) -> None:
-    """Refuse what no table of tokens could have given out, and what the tables here could not hold."""
+def check(name: str, rows: Sequence[Row], events: Sequence[Row], *, typed: bool) -> None:
+    """Refuse what no table of tokens could have given out, and what the tables here could not hold.
+
+    Args:
+        typed: whether columns here take nothing but values of their type.
+
+    Raises:
+        InvalidInput: the message names the token, and the column.
+    """
     seen: set[object] = set()
     for row in rows:
         if type(row[0]) is not int or not 1 <= row[0] <= MAX_ID or row[0] in seen:
@@ -87,13 +106,37 @@ def check(name: str, rows: Sequence[Row], events: Sequence[Row]) -> None:
                 f"{str(row[0])[:40]!r}. Nothing was imported."
             )
         seen.add(row[0])
+        if typed and (unfit := _unfit(row)) is not None:
+            raise InvalidInput(
+                f"{name}: token {row[0]} is damaged in its column {unfit}, so the database here cannot hold it; mend "
+                "that row, or take it out. Nothing was imported."
+            )
     for token_id, event, by, at, details in events:
         well = isinstance(event, str) and type(at) is int
-        if token_id in seen and not (well and all(isinstance(text, str | None) for text in (by, details))):
+        well = well and all(isinstance(text, str | None) for text in (by, details))
+        if well and typed:
+            well = all(text is None or is_text(text) for text in (event, by, details))
+        if token_id in seen and not well:
             raise InvalidInput(
                 f"{name}: what happened to token {token_id} cannot be read; delete the damaged row of events. Nothing "
                 "was imported."
             )
+
+
+def _unfit(row: Row) -> str | None:
+    """A column of ``row`` whose value is not of its type, and what that is."""
+    for column, value in zip(COPIED, row, strict=True):
+        if value is None:
+            continue
+        if column in _INTEGERS:
+            if type(value) is not int:
+                return f"{column}, which is no whole number"
+        elif not isinstance(value, str) or not is_text(value):
+            return f"{column}, which is no text"
+        elif column == "actor_id" and len(value) > MAX_ACTOR_ID:
+            # There is an index of it, whose entries have a limit.
+            return f"{column}, which is longer than {MAX_ACTOR_ID} characters"
+    return None
 
 
 def missing(rows: Sequence[Row], here: Sequence[Row]) -> set[int]:

@@ -307,7 +307,8 @@ class TokenStore(TokenReader):
 
         Raises:
             InvalidInput: an id belongs to another token here, or its token has changed on one side; or the source has
-                ids that are none, or events that cannot be read. Nothing was imported.
+                ids that are none, events that cannot be read, or values that this kind of database cannot hold.
+                Nothing was imported.
             StorageError: one of the databases failed, or has something else in the table of tokens, or was made by a
                 newer release; or the source has no tokens. Nothing was imported.
         """
@@ -316,7 +317,7 @@ class TokenStore(TokenReader):
         if rows is None:
             raise StorageError(f"{source.name} has no table {self.table} of tokens; check which file it is.")
         events = await copying.events_of(source, self.table)
-        copying.check(source.name, rows, events)
+        copying.check(source.name, rows, events, typed=self.database.dialect.typed)
         if dry_run:
             await self.state()
             new = copying.missing(rows, await copying.tokens_of(self.database, self.table) or [])

@@ -51,6 +51,7 @@ DIALECT: Final = Dialect(
     ),
     like="ilike",
     text_index=GinIndex(),
+    typed=True,
     continue_ids=(
         "select setval(pg_get_serial_sequence('{table}', 'id'), "
         "greatest((select max(id) from {table}), nextval(pg_get_serial_sequence('{table}', 'id'))))"
