@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -306,7 +306,7 @@ async def _run(connection: aiosqlite.Connection, sql: str, parameters: Parameter
 
 
 @contextlib.contextmanager
-def value_refused(database: str) -> Iterator[None]:
+def value_refused(database: str) -> Generator[None, None, None]:
     """What a parameter is to blame for, as ``ValueRefused``."""
     try:
         yield
