@@ -39,6 +39,9 @@ _LOOK_INTERVAL: Final = 0.1
 
 def companions_of(path: Path) -> Companions:
     """What stands beside the file ``path`` now."""
+    # SQLite puts them beside the file itself and not beside a link to it.
+    if path.is_symlink():
+        path = path.resolve()
     return _identity(f"{path}-shm"), _identity(f"{path}-wal")
 
 
@@ -70,14 +73,16 @@ class Watch:
         # Those that connections of this process may still have open.
         self._lost: set[tuple[int, int]] = set()
         self._look_again_at = 0.0
-        self._lock = threading.Lock()
+        # The garbage collector closes connections at any moment, and in the thread that has this.
+        self._lock = threading.RLock()
         self._closers: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._guard = _ClosingGuard(path)
         self._unclosable: list[object] = []
 
     def on_loss(self, closer: Callable[[], None]) -> None:
         """Call the method ``closer`` when connections are to be closed. It is not kept alive."""
-        self._closers = [known for known in self._closers if known() is not None] + [weakref.WeakMethod(closer)]
+        with self._lock:
+            self._closers = [known for known in self._closers if known() is not None] + [weakref.WeakMethod(closer)]
 
     def note_loss(self, losses: int, lost: Companions) -> bool:
         """Say that a connection that was opened at the count ``losses`` has companions that are no longer there.
@@ -85,6 +90,8 @@ class Watch:
         Returns whether it may be closed.
         """
         with self._lock:
+            # What was kept open and the lock outlive those who use this path now.
+            _with_losses[self._path] = self
             self._lost.update(file for file in lost if file is not None)
             closable = self._guard.hold()
             if losses != self.losses:
@@ -117,10 +124,13 @@ class Watch:
             self._look_again_at = now + _LOOK_INTERVAL
             if not self._lost:
                 return True
+            looked_for = self._lost.copy()
             # The number of a file that is closed may be given to the next one.
-            if is_open(self._lost.difference(companions_of(self._path))):
+            if is_open(looked_for.difference(companions_of(self._path))):
                 return False
-            self._lost = set()
+            self._lost -= looked_for
+            if self._lost:
+                return False
             self._guard.release()
         logger.warning("%s: it is open anew, with the -wal and -shm files that are there now", self._path)
         return True
@@ -135,27 +145,30 @@ class _ClosingGuard:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Never closed: that would take away all the locks that SQLite has in this process (POSIX).
-        self._descriptor: int | None = None
+        # Of each file that was found under the path. They are never closed: that would take away all the locks that
+        # SQLite has in this process (POSIX).
+        self._descriptors: dict[tuple[int, int], int] = {}
 
     def hold(self) -> bool:
-        """Put up the lock, and say whether that could be done."""
-        return self._lock(shared=True)
+        """Put up the lock on the file that is there now, and say whether that could be done."""
+        file = _identity(str(self._path))
+        return file is not None and self._lock(file, shared=True)
 
     def release(self) -> None:
         """Take the lock away again."""
-        self._lock(shared=False)
+        for file in self._descriptors:
+            self._lock(file, shared=False)
 
-    def _lock(self, *, shared: bool) -> bool:
+    def _lock(self, file: tuple[int, int], *, shared: bool) -> bool:
         if sys.platform != "linux":
             return False
         kind = fcntl.F_RDLCK if shared else fcntl.F_UNLCK
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            if (descriptor := self._descriptors.get(file)) is None:
+                descriptor = self._descriptors[file] = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             # struct flock: type, whence, start, length, process.
             lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, _SHARED_FIRST, _SHARED_SIZE, 0)
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, lock)
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
         except OSError:
             return False
         return True
@@ -179,3 +192,4 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 _lock = threading.Lock()
 _watches: weakref.WeakValueDictionary[Path, Watch] = weakref.WeakValueDictionary()
+_with_losses: dict[Path, Watch] = {}

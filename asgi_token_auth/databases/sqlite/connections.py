@@ -74,6 +74,8 @@ class ReaderPool:
     def give_back(self, pooled: PooledConnection) -> None:
         """Keep a connection for others."""
         self._turn.release()
+        if pooled.companions == NONE:
+            pooled.companions = companions_of(self._file.path)
         if self._closed or pooled.identity != self._identity:
             self._close(pooled)
         else:

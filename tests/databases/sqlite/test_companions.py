@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
+import sqlite3
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +268,125 @@ async def test_queries_for_tokens_in_tables_of_the_operator_notice_it_too(tmp_pa
     assert set(answers) <= {401, 503}
     await source.close()
     assert stored(path) == "R"
+
+
+@only_linux
+async def test_a_connection_that_was_used_once_notices_it_too(path: Path, database: SQLite) -> None:
+    assert (await database.query("select word from t", {})).rows == [("one",)]
+    disturb(path, "delete -shm")
+    run(WRITE, str(path))
+    assert await _eventually_read(database) == ("two",)
+
+
+@only_linux
+async def test_a_file_that_is_opened_by_a_link_has_them_beside_itself(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(path)
+    database = SQLite(link)
+    lookup = database.lookup("t", ROW)
+    assert lookup.fetch_now(1) is not None
+    (reader,) = lookup._readers.values()
+    assert reader.header is not None
+    disturb(path, "delete -shm")
+    run(WRITE, str(path))
+    reader.check_at = 0.0
+    lookup.version()
+    assert database._file.companions.losses == 1
+    assert await _eventually_read(database) == ("two",)
+    await database.close()
+
+
+WRITE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+connection.execute("update t set word = 'two'")
+connection.close()
+"""
+
+
+async def _eventually_read(database: SQLite) -> Any:
+    deadline = time.monotonic() + 30
+    while True:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(StorageError):
+            return (await database.query("select word from t", {})).rows[0]
+        await asyncio.sleep(0.001)
+
+
+def _lose(path: Path, lookup: Any) -> None:
+    """Have a lookup notice that they are gone."""
+    assert lookup.fetch_now(1) is not None
+    disturb(path, "delete -shm")
+    watch = lookup._file.companions
+    losses = watch.losses
+    for reader in lookup._readers.values():
+        reader.check_at = 0.0
+    lookup.version()
+    assert watch.losses == losses + 1
+
+
+@only_linux
+async def test_the_garbage_collector_may_close_a_connection_amid_the_look_at_what_is_open(
+    path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned = [SQLite(path).lookup("t", ROW)]
+    assert abandoned[0].fetch_now(1) is not None
+    # Its database is gone and nobody closes it when the others are closed.
+    lookup = database.lookup("t", ROW)
+    looked: list[bool] = []
+
+    def looking(files: set[tuple[int, int]]) -> bool:
+        abandoned.clear()
+        gc.collect()
+        looked.append(is_open(files))
+        return looked[-1]
+
+    monkeypatch.setattr(companions, "is_open", looking)
+    # In a thread, because it would wait for ever.
+    asking = threading.Thread(target=_lose, args=(path, lookup), daemon=True)
+    asking.start()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert looked == [False]
+
+
+@only_linux
+async def test_a_file_that_took_the_place_of_another_is_guarded_itself(path: Path, database: SQLite) -> None:
+    lookup = database.lookup("t", ROW)
+    _lose(path, lookup)
+    assert await _eventually_read(database) == ("one",)
+    restored = path.with_suffix(".new")
+    sql(restored, "pragma journal_mode = wal", "create table t (id integer primary key, word text)")
+    sql(restored, "insert into t values (1, 'restored')")
+    await database.close()
+    restored.replace(path)
+    assert lookup.fetch_now(1) is not None
+    _lose(path, lookup)
+    status = path.stat()
+    assert list(database._file.companions._guard._descriptors)[1:] == [(status.st_dev, status.st_ino)]
+
+
+async def test_what_may_not_be_closed_stays_open_when_nobody_uses_the_path_any_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(companions._ClosingGuard, "hold", lambda guard: False)
+    database = SQLite(path)
+    lookup = database.lookup("t", ROW)
+    _lose(path, lookup)
+    watched = weakref.ref(database._file.companions)
+    del database, lookup
+    gc.collect()
+    again = watched()
+    assert again is not None
+    assert len(again._unclosable) == 1
+    assert SQLite(path)._file.companions is again
+    with pytest.raises(StorageError, match="start this process again"):
+        await SQLite(path).query("select 1", {})
+    # Here, where nobody committed anything.
+    for kept in again._unclosable:
+        assert isinstance(kept, sqlite3.Connection)
+        kept.close()
 
 
 async def test_where_sqlite_cannot_be_kept_from_undoing_it_nothing_is_closed(
