@@ -68,10 +68,36 @@ class Recheck:
         return f"Recheck({self._source.name!r})"
 
 
-class TokenAuth:
-    """``scope["auth"]``: what Starlette's ``@requires`` reads, and what is known of the token."""
+class _ReadOnly:
+    """What all requests with the same token are given: what one app writes into it would be true for all of them."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} is read-only; put an object of your own into the scope.")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
+
+    def _begin(self, **values: object) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setstate__(self, state: tuple[None, dict[str, object]]) -> None:
+        # Of a copy.
+        self._begin(**state[1])
+
+
+class TokenAuth(_ReadOnly):
+    """``scope["auth"]``: what Starlette's ``@requires`` reads, and what is known of the token. Read-only."""
 
     __slots__ = ("_recheck", "expires_at", "scopes", "source", "token_id")
+
+    scopes: tuple[str, ...]
+    source: str
+    token_id: int | None
+    expires_at: float | None
+    _recheck: Callable[[], Awaitable[bool]]
 
     def __init__(
         self,
@@ -82,11 +108,7 @@ class TokenAuth:
         expires_at: float | None,
         recheck: Callable[[], Awaitable[bool]],
     ) -> None:
-        self.scopes: tuple[str, ...] = tuple(scopes)
-        self.source: str = source
-        self.token_id: int | None = token_id
-        self.expires_at: float | None = expires_at
-        self._recheck = recheck
+        self._begin(scopes=tuple(scopes), source=source, token_id=token_id, expires_at=expires_at, _recheck=recheck)
 
     async def recheck(self) -> bool:
         """Whether the same token would still be accepted now. For long websockets and streams.
@@ -100,17 +122,19 @@ class TokenAuth:
         return f"TokenAuth(source={self.source!r}, token_id={self.token_id!r}, scopes={self.scopes!r})"
 
 
-class TokenUser:
-    """``scope["user"]``: the actor in the shape that Starlette expects."""
+class TokenUser(_ReadOnly):
+    """``scope["user"]``: the actor in the shape that Starlette expects. Read-only."""
 
     __slots__ = ("display_name", "identity")
 
+    identity: str
+    display_name: str
     is_authenticated: Final = True
 
     def __init__(self, actor: Actor) -> None:
-        self.identity: str = str(actor.get("id", ""))
+        identity = str(actor.get("id", ""))
         shown = (actor.get(key) for key in ("display", "name", "username", "login"))
-        self.display_name: str = str(next((name for name in shown if name), self.identity))
+        self._begin(identity=identity, display_name=str(next((name for name in shown if name), identity)))
 
     def __repr__(self) -> str:
         return f"TokenUser(identity={self.identity!r})"

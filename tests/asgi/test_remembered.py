@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sqlite3
 import tracemalloc
 from pathlib import Path
@@ -206,6 +208,28 @@ async def test_what_an_app_does_to_an_actor_stays_with_it(store: TokenStore) -> 
         assert found["_r"] == {"a": ["view-table"]}
         found["id"] = "root"
         found["_r"]["a"].append("drop-table")
+
+
+@pytest.mark.parametrize("kind", ["static", "managed", "signed"])
+async def test_what_an_app_does_to_the_user_is_not_said_of_the_next_request(store: TokenStore, kind: str) -> None:
+    sources: list[Source] = [StaticTokens({HARD_CODED: {"id": "ann"}}), ManagedTokens(store), SignedTokens(SECRET)]
+    signed = SignedTokens(SECRET).create_token("ann")
+    token = {"static": HARD_CODED, "managed": (await store.issue("ann")).token, "signed": signed}[kind]
+    inner = App()
+    app = TokenAuthMiddleware(inner, sources=sources)
+    for _ in range(3):
+        inner.scopes.clear()
+        assert await status_of(app, token) == 200
+        user, auth = inner.scope["user"], inner.scope["auth"]
+        assert (user.identity, user.display_name, auth.scopes) == ("ann", "ann", ("authenticated",))
+        for shared, name in ((user, "identity"), (user, "display_name"), (auth, "scopes"), (auth, "token_id")):
+            with pytest.raises(AttributeError, match=f"{name} is read-only"):
+                setattr(shared, name, ("admin",))
+            with pytest.raises(AttributeError, match=f"{name} is read-only"):
+                delattr(shared, name)
+        for copied in (copy.copy(user), copy.deepcopy(user), pickle.loads(pickle.dumps(user))):
+            assert (copied.identity, copied.display_name) == ("ann", "ann")
+        assert copy.copy(auth).scopes == ("authenticated",)
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"Authorization", b"AUTHORIZATION"])
