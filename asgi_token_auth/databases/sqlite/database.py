@@ -193,8 +193,10 @@ class SQLite:
             lookup.note_losses()
         connection = await self._file.connect("rw", timeout=0)
         self._writing += 1
-        identity, beside = self._file.identity(), NONE
+        identity, beside = (0, 0, 0), NONE
         try:
+            # Here, because the file may be gone again.
+            identity = self._file.identity()
             await _begin(connection, deadline)
             beside = companions_of(self.path)
             try:

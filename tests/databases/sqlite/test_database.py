@@ -161,3 +161,25 @@ async def test_what_was_overwritten_is_not_in_the_file_any_more(
     await database.close()
     sql(path, "pragma wal_checkpoint(truncate)")
     assert b"needle" not in path.read_bytes()
+
+
+async def test_a_file_that_goes_while_a_change_begins_leaves_nothing_open(
+    path: Path, database: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    connect = database._file.connect
+
+    async def go(*arguments: Any, **named: Any) -> Any:
+        opened.append(await connect(*arguments, **named))
+        path.rename(path.with_suffix(".gone"))
+        return opened[0]
+
+    def steps() -> Any:
+        yield "insert into t values (2, 'two')", {}
+
+    monkeypatch.setattr(database._file, "connect", go)
+    with pytest.raises(StorageError, match="is gone"):
+        await database.transaction(steps())
+    assert not opened[0]._thread.is_alive()
+    # A fork would be told that somebody writes.
+    assert database._writing == 0
