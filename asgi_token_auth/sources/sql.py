@@ -124,6 +124,7 @@ class SQLTokens:
         """Close the database's connections."""
         await self._database.close()
         self._columns = None
+        self._repeatable = (None, False)
 
     async def authenticate(self, credential: Credential) -> Outcome:
         """Run the query for the part before the hyphen and compare the part after it."""
@@ -170,7 +171,8 @@ class SQLTokens:
         """What tells whether an answer that is given now may be reused; ``None``: it may not."""
         if self._schema is None or (found := self._schema.fetch_now(1)) is None:
             return None
-        schema = found[1]
+        # The number of one file says nothing about another that takes its place.
+        schema = found[1], self._schema.file()
         if schema != self._repeatable[0]:
             # Of a view, say, that is another by now.
             program = self._schema.explain_now(self._sql, {"token_id": None})

@@ -141,6 +141,31 @@ async def test_a_view_that_is_another_by_now_is_looked_at_again(path: Path) -> N
     await source.close()
 
 
+async def test_a_view_of_another_file_that_takes_the_place_is_looked_at_again(path: Path, tmp_path: Path) -> None:
+    app, database, source = protected(path, QUERY.replace("people", "plain"))
+    for _ in range(2):
+        assert await status_of(app, TOKEN) == 200
+    assert database.queries == 1
+    # Such as a backup, or what is built anew every night. Its schema was changed as often.
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("vacuum into ?", (str(other),))
+        (changes,) = connection.execute("pragma schema_version").fetchone()
+    sql(
+        other,
+        "drop view plain",
+        "create view plain as select * from people where ends > strftime('%s', 'now')",
+        f"pragma schema_version = {changes}",
+        "pragma journal_mode = wal",
+    )
+    await database.close()
+    other.replace(path)
+    for _ in range(3):
+        assert await status_of(app, TOKEN) == 200
+    assert database.queries == 4
+    await source.close()
+
+
 async def test_a_commit_between_the_version_and_the_query_makes_it_run_again(path: Path) -> None:
     app, database, source = protected(path)
     database.before = lambda: sql(path, "update people set name = name || '!'")

@@ -56,6 +56,11 @@ class SQLiteLookup:
         except (sqlite3.Error, StorageError):
             return None
 
+    def file(self) -> object:
+        """What tells the file that this thread has read last from any other under the same path."""
+        reader = self._readers.get(get_ident())
+        return None if reader is None else reader.identity
+
     def explain_now(self, sql: str, parameters: Parameters) -> list[Row] | None:
         """The program of another query, by the schema as it is now; ``None``: that cannot be told now. Never raises."""
         try:
