@@ -265,9 +265,9 @@ class SQLite:
         return inherited
 
     def _close_unused(self) -> None:
-        """Close the connections that this thread may close; those of other threads follow when they are asked for."""
+        """Close the connections that nobody is using now, and have the others closed after their use."""
         for lookup in self._lookups:
-            lookup.close()
+            lookup.let_go()
         with contextlib.suppress(RuntimeError):
             if (pool := self._pools.get(asyncio.get_running_loop())) is not None:
                 pool.close_idle()

@@ -112,6 +112,8 @@ class SQLiteLookup:
             reader = self._opened(identity)
         if not reader.check():
             reader.note_loss()
+            # Before the next one is opened, which cannot be while a connection to the files that are gone is left.
+            reader.close()
             reader = self._opened(self._file.identity())
             reader.check()
         return reader
@@ -137,6 +139,14 @@ class SQLiteLookup:
     def close(self) -> None:
         """Close this thread's connection. Those of other threads close when nobody is using them any more."""
         self._drop_own()
+        self._readers.clear()
+
+    def let_go(self) -> None:
+        """Have all connections closed when nobody is using them any more.
+
+        The garbage collector may have this called while this thread uses its own: closed, it would leave the thread
+        with an address where there is no memory.
+        """
         self._readers.clear()
 
     def leave_to_parent(self) -> list[Reader]:

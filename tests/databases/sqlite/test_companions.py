@@ -351,6 +351,43 @@ async def test_the_garbage_collector_may_close_a_connection_amid_the_look_at_wha
     assert looked == [False]
 
 
+COLLECTED = """
+import gc, os, sys
+sys.path[:0] = [sys.argv[2]]
+import logging
+logging.disable()
+from asgi_token_auth.databases.sqlite import SQLite, wal_index
+
+path = sys.argv[1]
+abandoned = [SQLite(path).lookup("t", "id, word")]
+abandoned[0].fetch_now(1)
+database = SQLite(path)
+lookup = database.lookup("t", "id, word")
+find = wal_index.find
+
+def found(shm):
+    header = find(shm)
+    if abandoned:
+        os.unlink(f"{path}-shm")
+        abandoned.clear()
+        gc.collect()
+    return header
+
+wal_index.find = found
+rows = [lookup.fetch_now(1)]
+while rows[-1] is None or len(rows) == 1:
+    rows.append(lookup.fetch_now(1))
+print(rows[0][1], rows[-1][1], database._file.companions.losses)
+"""
+
+
+@only_linux
+def test_the_garbage_collector_closes_no_connection_that_is_being_used(path: Path) -> None:
+    # In a process of its own, which a look at memory that is gone would end.
+    told = run(COLLECTED, str(path), str(Path(companions.__file__).parents[3]))
+    assert told.strip() == "(1, 'one') (1, 'one') 1"
+
+
 @only_linux
 async def test_a_file_that_took_the_place_of_another_is_guarded_itself(path: Path, database: SQLite) -> None:
     lookup = database.lookup("t", ROW)
