@@ -265,7 +265,8 @@ async def test_queries_for_tokens_in_tables_of_the_operator_notice_it_too(tmp_pa
     disturb(path, "delete -shm")
     assert run(REVOKE, str(path)).strip() == "R"
     answers = await eventually(app, "1-secret-of-some-length", 401)
-    assert set(answers) <= {401, 503}
+    # What is remembered is good for a tenth of a second more.
+    assert set(answers) <= {200, 401, 503}
     await source.close()
     assert stored(path) == "R"
 
