@@ -12,12 +12,21 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from asgi_token_auth import ManagedTokens, SignedTokens, SQLTokens, StaticTokens, TokenAuthMiddleware, TokenStore
+from asgi_token_auth import (
+    ManagedTokens,
+    SignedTokens,
+    SQLTokens,
+    StaticTokens,
+    TokenAuthMiddleware,
+    TokenStore,
+    from_config,
+)
 from asgi_token_auth.databases.sqlite import SQLite
 
 SECRET = "a secret that is only used in tests"
 BOT = "bot-0123456789abcdef"
 FOLDER = "ASGI_TOKEN_AUTH_TEST_FOLDER"
+DATABASE = "ASGI_TOKEN_AUTH_TEST_DATABASE"
 QUERY = "select 'sensor-' || id as actor_id, name as actor_name, token_secret from sensors where id = :token_id"
 
 
@@ -77,3 +86,15 @@ def starlette() -> Any:
         parameter="_auth_token",
         refusal_headers=[(b"x-pid", pid.encode())],
     )
+
+
+def pages() -> Any:
+    """The pages of tokens in the database of the environment, for whoever ``x-user`` names."""
+
+    def signed_in(scope: Any) -> dict[str, Any] | None:
+        user = dict(scope["headers"]).get(b"x-user")
+        return None if user is None else {"id": user.decode()}
+
+    block = {"manage_tokens": True, "permissions": {"auth-tokens-create": True}}
+    databases = {"tokens": os.environ[DATABASE]}
+    return from_config(Starlette(), block, databases=databases, secret=SECRET, signed_in=signed_in)
