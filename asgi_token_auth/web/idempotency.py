@@ -19,7 +19,7 @@ from asgi_token_auth.errors import InvalidInput
 from asgi_token_auth.storage.idempotency import MAX_KEY, IdempotencyKey
 from asgi_token_auth.web.http import HTTPError
 
-#: The hidden field of every form.
+#: The hidden field of every form, and the parameter in the address of a form that makes something new.
 FORM_KEY: Final = "form_key"
 #: Seconds that a form may be used. Its key is remembered for longer, whatever the clocks of servers say, so that no
 #: form comes back when nobody knows any more that it was used.
@@ -36,6 +36,12 @@ def new_form_key(actor_id: str, now: float, action: str) -> str:
     """A key for one form: 128 random bits, when it was made, and for whom and for what it is."""
     made = f"{secrets.token_hex(16)}-{int(now):x}"
     return f"{made}-{_purpose(made, actor_id, action)}"
+
+
+def is_form_key(text: str, actor_id: str, action: str) -> bool:
+    """Whether it is a key of a form that was made for this actor and for this, however long ago."""
+    made, _, purpose = text.rpartition("-")
+    return bool(re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{1,12}", made)) and purpose == _purpose(made, actor_id, action)
 
 
 def key_of(
@@ -62,15 +68,14 @@ def key_of(
     if text is None:
         return None
     if form_key is not None:
-        made, _, purpose = form_key.rpartition("-")
-        if not re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{1,12}", made) or purpose != _purpose(made, actor_id, action):
+        if not is_form_key(form_key, actor_id, action):
             raise HTTPError(
                 409,
                 "This form was made for somebody else, or for something else, so nothing was done. "
                 "Load its page again, and send it from there.",
             )
         # What is ended is ended, and an edit names the version that it was made for: neither is done twice anyway.
-        if not action.startswith(("revoke ", "edit ")) and now - int(made[33:], 16) >= FORM_LIFE:
+        if not action.startswith(("revoke ", "edit ")) and now - int(form_key.split("-")[1], 16) >= FORM_LIFE:
             raise FormTooOld(
                 409, "This form was loaded more than a day ago, so nothing was done. Load its page again, and send it."
             )

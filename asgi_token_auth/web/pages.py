@@ -107,6 +107,19 @@ class PageRequest:
         self._sent = {name: value for name, value in sent.items() if name != CSRF_FIELD}
         return sent
 
+    @property
+    def form_key(self) -> str | None:
+        """The key of the form that was sent and is read, or that stands in the address of one; ``None``: there is none.
+
+        Nobody has looked yet whether it can be one.
+        """
+        return self._form_key if self.is_post else self.query.get(FORM_KEY)
+
+    @property
+    def is_navigation(self) -> bool:
+        """Whether a browser asks that will show the page, or anything else that asks for HTML by name."""
+        return not self.as_json and "text/html" in self.http.headers.get("accept", "").lower()
+
     def key(self, person: Person, action: str) -> IdempotencyKey | None:
         """The key under which what was sent, and is read, is done once; ``None``: as often as it is sent.
 
@@ -227,14 +240,12 @@ class Pages:
     async def page(
         self, request: PageRequest, title: str, template: str, *, status_code: int = 200, **values: Any
     ) -> Response:
-        """The page that ``template`` makes of ``values``."""
+        """The page that ``template`` makes of ``values``; ``form_key`` among them: the keys of its forms, by action."""
         notice = await self.host.notice()
         who = "" if request.person is None else request.person.id
-        form_key = partial(new_form_key, who, request.now)
+        values = {"form_key": partial(new_form_key, who, request.now), **values}
         # The form of a token that names a thousand tables takes a tenth of a second, which others need not wait for.
-        content = await in_thread(
-            render, template, base=request.base, notice=notice, now=request.now, form_key=form_key, **values
-        )
+        content = await in_thread(render, template, base=request.base, notice=notice, now=request.now, **values)
         return await self._in_frame(request, title, content, status_code)
 
     async def _answer(self, request: PageRequest, path: str) -> Response:

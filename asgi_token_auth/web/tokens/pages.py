@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
@@ -21,7 +22,7 @@ from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import AnyApp, Host, Section
 from asgi_token_auth.web.http import HTTPError, json_answer, redirect
-from asgi_token_auth.web.idempotency import FormTooOld
+from asgi_token_auth.web.idempotency import FORM_KEY, FormTooOld, is_form_key, new_form_key
 from asgi_token_auth.web.pages import PageRequest, Pages, View, requests_only
 from asgi_token_auth.web.tokens.access import Requester, TokenAccess, check_within_limits
 from asgi_token_auth.web.tokens.editing import TokenEditing
@@ -44,6 +45,9 @@ SECTION: Final = Section(title="API tokens", singular="token", plural="tokens", 
 
 # The buttons of the forms.
 _ACTIONS: Final = ("revoke", "rotate", "revoke_all")
+
+# What the key of the form that creates a token is for.
+_CREATE: Final = "create"
 
 #: So many of the latest events of a token are on its page, and in its JSON.
 _MAX_EVENTS: Final = 100
@@ -159,7 +163,7 @@ class TokenPages:
         if not request.is_post:
             return json_answer({"ok": True, "max_expires_after": limit, "actions": sorted(choices.actions)})
         sent = await request.read_body()
-        key = await self._once.new_key(request, requester, "create")
+        key = await self._once.new_key(request, requester, _CREATE)
         form = read_json(sent, choices, max_expires_after=limit)
         check_errors(form)
         issued = await self._issue(requester, form, key)
@@ -167,12 +171,14 @@ class TokenPages:
 
     async def _create_form(self, request: PageRequest, requester: Requester, choices: Choices) -> Response:
         if not request.is_post:
+            if (address := _address_of_form(request, requester)) is not None:
+                return redirect(address)
             form = default_form(max_expires_after=self._max_expires_after)
-            return await self._create_page(request, requester, choices, form)
+            return await self._create_page(request, requester, choices, form, keep_key=True)
         limit = self._access.max_expires_after(requester)
         form = read_form(await request.read_body(), choices, max_expires_after=limit)
         try:
-            key = await self._once.new_key(request, requester, "create")
+            key = await self._once.new_key(request, requester, _CREATE)
         except IdempotencyKeyReused as done:
             # The key may be that of another token of the same actor, which a token is to know nothing of.
             made = f", and made token {done.subject}" if requester.token is None else ""
@@ -191,7 +197,8 @@ class TokenPages:
                 form.errors["limit"] = str(error)
             else:
                 return await self._issued_page(request, issued)
-        return await self._create_page(request, requester, choices, form, status=400)
+        # The form is not used yet. With another key the next try and its Back would be two forms.
+        return await self._create_page(request, requester, choices, form, status=400, keep_key=True)
 
     async def _issue(self, requester: Requester, form: TokenForm, key: IdempotencyKey | None) -> IssuedToken:
         check_within_limits(requester, form.restrictions)
@@ -288,9 +295,19 @@ class TokenPages:
     # Pages
 
     async def _create_page(
-        self, request: PageRequest, requester: Requester, choices: Choices, form: TokenForm, *, status: int = 200
+        self,
+        request: PageRequest,
+        requester: Requester,
+        choices: Choices,
+        form: TokenForm,
+        *,
+        status: int = 200,
+        keep_key: bool = False,
     ) -> Response:
         names = await self._host.names({requester.id})
+        key = request.form_key
+        if not keep_key or key is None or not is_form_key(key, requester.id, _CREATE):
+            key = new_form_key(requester.id, request.now, _CREATE)
         return await self._pages.page(
             request,
             "Create an API token",
@@ -300,6 +317,7 @@ class TokenPages:
             choices=choices,
             limit=self._max_expires_after,
             owner=names.get(requester.id, requester.id),
+            form_key={_CREATE: key}.get,
         )
 
     async def _issued_page(
@@ -358,3 +376,19 @@ def _owner_to_revoke(requester: Requester, page: Page, query: Mapping[str, str])
         return None
     wanted = owner or requester.id
     return wanted if any(token.status == "active" and token.actor_id == wanted for token in page.items) else None
+
+
+def _address_of_form(request: PageRequest, requester: Requester) -> str | None:
+    """Where a browser finds a form to create a token, with a key of its own; ``None``: it is there, or is none.
+
+    Back loads the address again, scripts or not, and so comes to the form that was used. No cache has to keep it.
+    """
+    key = request.form_key
+    if not request.is_navigation or (key is not None and is_form_key(key, requester.id, _CREATE)):
+        return None
+    if requester.token is not None:
+        # It may have come in the address, where it must not be repeated.
+        return None
+    others = [(name, value) for name, value in request.http.query_params.multi_items() if name != FORM_KEY]
+    new = new_form_key(requester.id, request.now, _CREATE)
+    return f"{request.base}/create?{urlencode([*others, (FORM_KEY, new)])}"

@@ -376,3 +376,60 @@ async def test_a_repeat_tells_no_more_than_its_sender_may_see(tmp_path: Path, ki
         site.run_sql(f"delete from {TABLE} where id = 2")
         answer = await send(site, "/create.json", {}, "gone")
         assert (answer.json()["done"]["token_id"], "details" in answer.json()) == (2, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_address_of_a_form_has_its_key_so_that_back_finds_the_form_that_was_used(
+    tmp_path: Path, kind: str
+) -> None:
+    async with running(kind, tmp_path) as site:
+
+        async def load(path: str, actor_id: str = "ann", accept: str = "text/html,*/*;q=0.8") -> Any:
+            return await site.client.get(PATH + path, headers={**site.user(actor_id), "accept": accept})
+
+        def key_in(page: Any) -> str:
+            found = re.search(r'name="form_key" value="([^"]+)" data-ata-once="create"', page.text)
+            assert found is not None
+            return found[1]
+
+        sent_on = await load("/create?lang=de")
+        assert sent_on.status_code == 302
+        assert "no-store" in sent_on.headers["cache-control"]
+        address = sent_on.headers["location"].removeprefix(PATH)
+        assert re.fullmatch(r"/create\?lang=de&form_key=[0-9a-f-]+", address)
+        assert (await load("/create")).headers["location"] != (await load("/create")).headers["location"]
+        page = await load(address)
+        assert page.status_code == 200
+        assert "no-store" in page.headers["cache-control"]
+        key = key_in(page)
+        assert address.endswith(key)
+        # A form with a fault in it is not used yet.
+        wrong = await post(site, "/create", {"form_key": key, "expire_type": "weeks"})
+        assert (wrong.status_code, key_in(wrong)) == (400, key)
+        assert (await post(site, "/create", {**DAY, "form_key": key})).status_code == 200
+        before = site.rows()
+        assert key_in(await load(address)) == key
+        assert "This form was already used" in (await post(site, "/create", {**DAY, "form_key": key})).text
+        # Another content is shown with a new key, and so is what is too old.
+        shown = await post(site, "/create", {**DAY, "form_key": key, "description": "x"})
+        assert (shown.status_code, key_in(shown) != key) == (409, True)
+        assert site.rows() == before
+        # Neither somebody else's address nor a broken one is used.
+        for path, actor_id in [(address, "bob"), ("/create?form_key=", "ann"), (address + "0", "ann")]:
+            other = await load(path, actor_id)
+            assert other.status_code == 302
+            assert key not in other.headers["location"]
+        # Who may not create is told so, and whoever is no browser is sent nowhere.
+        assert (await load("/create", "eve")).status_code == 403
+        assert (await load("/create", accept="*/*")).status_code == 200
+        assert key_in(await load(address + "0", accept="*/*")) != key
+
+
+@pytest.mark.parametrize("kind", KINDS if IS_1_0 else KINDS[:1])
+async def test_a_token_in_an_address_is_not_repeated_in_another_one(tmp_path: Path, kind: str) -> None:
+    async with running(kind, tmp_path, tokens_may_manage_tokens=True, param="_auth_token") as site:
+        limits = Restrictions().allow_all("auth-tokens-create")
+        token = (await site.store.issue("ann", restrictions=limits)).token
+        page = await site.client.get(f"{PATH}/create?_auth_token={token}", headers={"accept": "text/html"})
+        assert page.status_code == 200
+        assert 'name="form_key"' in page.text
