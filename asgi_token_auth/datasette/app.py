@@ -29,9 +29,6 @@ NOT_STARTED: Final = Refusal(503, "The server could not start; its log says why.
 def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
     """``app``, built from the Datasette of ``instance``, behind its sources."""
     configuration = instance.configuration
-    cors: dict[str, str] = {}
-    if instance.datasette.cors:
-        add_cors_headers(cors)
     return _DatasettesMiddleware(
         instance.datasette,
         _StartedFirst(instance.datasette, app, follow=configuration.param is not None),
@@ -44,7 +41,6 @@ def build_middleware(instance: Instance, app: ASGIApp) -> TokenAuthMiddleware:
         # With the token's actor in place, a cookie could only bring in another one.
         drop_cookies=True,
         forbid=None if IS_1_0 else _forbid_restricted,
-        refusal_headers=[(name.lower().encode(), value.encode()) for name, value in cors.items()],
         resources=[Startup(instance.datasette), *instance.resources()],
         # Datasette says by itself what its answers depend on.
         vary=False,
@@ -79,6 +75,7 @@ class _DatasettesMiddleware(TokenAuthMiddleware):
             messages.append(message)
 
         await super()._refuse(refusal, scope, collect)
+        messages[0]["headers"] = [*messages[0]["headers"], *_cors_headers(self._datasette)]
         await refuse_through(self.app, messages, scope, body_read(), send, self._wrapper_fails)
 
 
@@ -159,10 +156,19 @@ async def _started_or_refused(datasette: Any, scope: Scope, send: Send) -> bool:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1013, "reason": ""})
         else:
-            await send({"type": "http.response.start", "status": 503, "headers": NOT_STARTED.headers("api")})
+            headers = [*NOT_STARTED.headers("api"), *_cors_headers(datasette)]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
             await send({"type": "http.response.body", "body": NOT_STARTED.body()})
         return False
     return True
+
+
+def _cors_headers(datasette: Any) -> list[tuple[bytes, bytes]]:
+    """Those of Datasette's own answers, as it is set at this moment."""
+    headers: dict[str, str] = {}
+    if datasette.cors:
+        add_cors_headers(headers)
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 def _forbid_restricted(outcome: Authenticated) -> str | None:

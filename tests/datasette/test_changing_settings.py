@@ -11,6 +11,7 @@ from datasette.database import Database
 from asgi_token_auth.datasette import token_store, wrap_datasette
 from tests.support.sites import (
     BOT,
+    IS_1_0,
     bearer,
     bot_block,
     demo_files,
@@ -122,3 +123,25 @@ async def test_tokens_in_a_memory_database_that_was_closed_are_503_and_do_not_st
     async with serving(app) as client:
         assert "Datasette has closed it; make a new Datasette" in caplog.text
         assert await who(client, token) == 503
+
+
+async def test_refusals_have_datasettes_cors_headers_while_it_has_them_itself() -> None:
+    datasette = make(block=bot_block())
+    async with serving(datasette.app()) as client:
+        for cors in (False, True, False):
+            datasette.cors = cors
+            refused = await client.get("/-/actor.json", headers=bearer("wrong"))
+            own = await client.get("/-/actor.json")
+            assert (refused.status_code, own.status_code) == (401, 200)
+            for answer in (refused, own):
+                assert ("access-control-allow-origin" in answer.headers) is cors
+
+
+async def test_the_block_is_read_at_the_start_and_what_is_written_over_it_later_opens_nothing() -> None:
+    datasette = make(block=bot_block())
+    async with serving(datasette.app()) as client:
+        content = datasette.config if IS_1_0 else datasette._metadata_local
+        for section in list(content["plugins"]):
+            content["plugins"][section] = {"tokens": [{"token": "another-0123456789abc", "actor": {"id": "eve"}}]}
+        assert await who(client, "another-0123456789abc") == 401
+        assert (await who(client, BOT))["id"] == "bot"
