@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 import pytest
 
 from asgi_token_auth.restrictions import Restrictions
+from asgi_token_auth.tokens.as_json import record_json
 from asgi_token_auth.tokens.record import MAX_DESCRIPTION, MAX_PERMISSIONS
 from asgi_token_auth.web.tokens.forms import form_fields
 from tests.support import secret_sites
@@ -72,3 +73,35 @@ async def test_a_long_form_is_taken_apart_while_others_are_served(
             sent = {**DAY, "description": description}
             await site.client.post(f"{PATH}/create", headers={**site.user("ann"), **FORM}, data=sent)
     assert threads[0] == threading.get_ident() != threads[1]
+
+
+async def test_a_list_is_written_as_json_piece_by_piece_while_others_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    largest_piece = 0
+    dumps = json.dumps
+
+    def noted(token: Any) -> Any:
+        pieces.append(threading.get_ident())
+        return record_json(token)
+
+    def measured(*arguments: Any, **more: Any) -> str:
+        nonlocal largest_piece
+        text = dumps(*arguments, **more)
+        largest_piece = max(largest_piece, len(text))
+        return text
+
+    async with running(KINDS[0], tmp_path) as site:
+        for _ in range(20):
+            await site.store.issue("ann", description="\U0001f600" * MAX_DESCRIPTION)
+        monkeypatch.setattr("asgi_token_auth.web.tokens.pages.record_json", noted)
+        monkeypatch.setattr("asgi_token_auth.web.http.json.dumps", measured)
+        answer = await site.client.get(f"{PATH}.json?size=19", headers=site.user("ann"))
+    told = answer.json()
+    assert list(told) == ["ok", "tokens", "next", "next_url"]
+    assert [token["id"] for token in told["tokens"]] == list(range(20, 1, -1))
+    # The encoder lets nobody else run before it is done, in whatever thread.
+    assert largest_piece < len(answer.text) / 10
+    assert len(pieces) == 19
+    assert threading.get_ident() not in pieces

@@ -21,7 +21,7 @@ from asgi_token_auth.tokens.record import IssuedToken, Owner, Page, TokenRecord
 from asgi_token_auth.tokens.store import TokenStore
 from asgi_token_auth.web.choices import Choices
 from asgi_token_auth.web.host import AnyApp, Host, Section
-from asgi_token_auth.web.http import HTTPError, json_answer, redirect
+from asgi_token_auth.web.http import HTTPError, json_answer, long_json_answer, redirect
 from asgi_token_auth.web.idempotency import FORM_KEY, FormTooOld, is_form_key, new_form_key
 from asgi_token_auth.web.pages import PageRequest, Pages, View, requests_only
 from asgi_token_auth.web.tokens.access import Requester, TokenAccess, check_within_limits
@@ -125,10 +125,10 @@ class TokenPages:
         page = await self._store.list(owner=owner, **read_filters(query))
         following = next_page(query, page)
         if request.as_json:
-            return json_answer(
+            return await long_json_answer(
                 {
                     "ok": True,
-                    "tokens": [record_json(token) for token in page.items],
+                    "tokens": map(record_json, page.items),
                     "next": page.next_cursor,
                     "next_url": f"{request.base}.json?{following}" if following else None,
                 }
