@@ -33,7 +33,7 @@ class Size:
     largest: int = 400
     #: Of the check that no answer is older than its request: seconds of each of its ways, and requests
     #: over HTTP.
-    strict_seconds: float = 45.0
+    strict_seconds: float = 20.0
     strict_requests: int = 12_000
 
 
@@ -49,7 +49,7 @@ QUICK: Final = replace(
     list_rounds=3,
     write_rounds=5,
     largest=50,
-    strict_seconds=3.0,
+    strict_seconds=1.0,
     strict_requests=2_000,
 )
 SMOKE: Final = replace(
@@ -67,7 +67,7 @@ SMOKE: Final = replace(
     list_seconds=0.001,
     write_rounds=1,
     largest=5,
-    strict_seconds=0.4,
+    strict_seconds=0.2,
     strict_requests=100,
 )
 SIZES: Final = {"full": FULL, "quick": QUICK, "smoke": SMOKE}

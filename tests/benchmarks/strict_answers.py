@@ -1,111 +1,35 @@
 """Whether an answer is ever older than its request, asked as often as possible and in every way.
 
-In WAL and with a rollback journal, by one event loop and by four threads with a loop each, and over HTTP by two
-workers, while other processes revoke and restore the token, write, roll back and run checkpoints.
-``tests/support/strictness.py`` says how an answer is told to be too old.
+In WAL and with a rollback journal, with SQLite's shared memory and without, by one event loop and by four threads with
+a loop each, with a second copy of SQLite in the process, and over HTTP by two workers, while other processes revoke
+and restore the token, write, roll back and run checkpoints. ``tests/support/strictness.py`` says how an answer is told
+to be too old.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import tempfile
-import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
-from asgi_token_auth import ManagedTokens, TokenStore
+from asgi_token_auth import TokenStore
 from asgi_token_auth.databases.sqlite import SQLite
-from tests.benchmarks.apps import SECRET, protected
-from tests.benchmarks.harness import App, Scope, http_scope
+from tests.benchmarks.apps import SECRET
 from tests.benchmarks.report import Report, Table
 from tests.benchmarks.sizes import Size
 from tests.benchmarks.two_workers import ask_all, connect, two_workers
-from tests.support.strictness import Judgement, Notes, Writers, rest
-
-THREADS: Final = 4
-Journal = Literal["wal"] | None
-#: Requests between two turns of the event loop: none, so that nothing may rely on a turn, and then a few.
-_WITHOUT_A_TURN: Final = 1_000
+from tests.support.strict_ways import JOURNALS, WAYS, judge
+from tests.support.strictness import Judgement, Notes, Writers
 
 
-def options() -> list[dict[str, Any]]:
-    """Ways to tell whether a file has changed: as it is, and by SQLite's own answer alone."""
-    switch = "wal_index"
-    return [{}, {switch: False}] if switch in inspect.signature(SQLite).parameters else [{}]
-
-
-async def _ask(app: App, token: str, end: float) -> list[tuple[int, int, int]]:
-    answers: list[tuple[int, int, int]] = []
-    status = 0
-
-    async def send(message: Scope) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-
-    clock = time.monotonic_ns
-    while time.monotonic() < end:
-        for _ in range(_WITHOUT_A_TURN if len(answers) % 3_000 < 2_000 else 10):
-            scope = http_scope(token)
-            began = clock()
-            await app(scope, None, send)
-            answers.append((began, clock(), status))
-        await asyncio.sleep(0)
-    return answers
-
-
-async def _issue(path: Path, journal: Journal) -> str:
+async def _issue(path: Path, journal: Literal["wal"] | None) -> str:
     async with TokenStore(SQLite(path, journal_mode=journal), secret=SECRET) as store:
-        issued = await store.issue("bot")
-        assert issued.record.id == 1
-        return issued.token
+        return (await store.issue("bot")).token
 
 
-def _in_threads(path: Path, journal: Journal, token: str, count: int, end: float, **more: Any) -> list[Any]:
-    """Ask with one database, from an event loop in each of ``count`` threads."""
-    store = TokenStore(SQLite(path, journal_mode=journal, **more), secret=SECRET)
-    app = protected(ManagedTokens(store))
-    found: list[list[Any]] = []
-    failed: list[BaseException] = []
-
-    def ask() -> None:
-        async def open_and_ask() -> list[Any]:
-            async with store:
-                return await _ask(app, token, end)
-
-        try:
-            found.append(asyncio.run(open_and_ask()))
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return [answer for answers in found for answer in answers]
-
-
-def check(journal: Journal, threads: int, seconds: float, **more: Any) -> Judgement:
-    """One way, in this process."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path, notes = folder / "tokens.db", Notes(folder)
-        token = asyncio.run(_issue(path, journal))
-        with Writers(path, notes, rest=rest(journal)):
-            answers = _in_threads(path, journal, token, threads, time.monotonic() + seconds, **more)
-        try:
-            return notes.judge(answers)
-        finally:
-            notes.close()
-
-
-async def check_two_workers(journal: Journal, requests: int) -> Judgement:
+async def check_two_workers(journal: Literal["wal"] | None, requests: int) -> Judgement:
     """Over HTTP by two workers."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -121,25 +45,19 @@ async def check_two_workers(journal: Journal, requests: int) -> Judgement:
 
 def benchmark(size: Size) -> Report:
     """Check."""
-    rows, decidable, wrong = [], 0, 0
-    ways: list[tuple[str, Journal, int, float]] = [
-        ("WAL", "wal", 1, size.strict_seconds),
-        (f"WAL, {THREADS} threads", "wal", THREADS, size.strict_seconds / 2),
-        ("rollback journal", None, 1, size.strict_seconds / 2),
-        (f"rollback journal, {THREADS} threads", None, THREADS, size.strict_seconds / 2),
-    ]
-    for title, journal, threads, seconds in ways:
-        for more in options():
-            found = check(journal, threads, seconds, **more)
-            said = title + "".join(f", {name}={value}" for name, value in more.items())
-            rows.append(_row(said, found))
-            decidable += found.decidable
-            wrong += len(found.wrong)
+    rows: list[tuple[str, ...]] = []
+    decidable = wrong = 0
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as name:
+            found = judge(way, Path(name), size.strict_seconds)
+        rows.append(_row(way.title, found))
+        decidable += found.decidable
+        wrong += len(found.wrong)
     over_http = 0
     wrong_over_http = 0
-    for title, journal in (("WAL, two workers over HTTP", "wal"), ("rollback journal, two workers over HTTP", None)):
+    for journal in JOURNALS:
         found = asyncio.run(check_two_workers(journal, size.strict_requests))
-        rows.append(_row(title, found))
+        rows.append(_row(f"{'WAL' if journal else 'rollback journal'}, two workers over HTTP", found))
         over_http += found.decidable
         wrong_over_http += len(found.wrong)
     return Report(
