@@ -33,7 +33,7 @@ class Size:
     largest: int = 400
     #: Of the check that no answer is older than its request: seconds of each of its ways, and requests
     #: over HTTP.
-    strict_seconds: float = 20.0
+    strict_seconds: float = 15.0
     strict_requests: int = 12_000
 
 
