@@ -122,6 +122,10 @@ class TokenAuth(_ReadOnly):
         return f"TokenAuth(source={self.source!r}, token_id={self.token_id!r}, scopes={self.scopes!r})"
 
 
+# The first of them that an actor has is shown as its name.
+_NAMES: Final = ("display", "name", "username", "login")
+
+
 class TokenUser(_ReadOnly):
     """``scope["user"]``: the actor in the shape that Starlette expects. Read-only."""
 
@@ -133,8 +137,13 @@ class TokenUser(_ReadOnly):
 
     def __init__(self, actor: Actor) -> None:
         identity = str(actor.get("id", ""))
-        shown = (actor.get(key) for key in ("display", "name", "username", "login"))
-        self._begin(identity=identity, display_name=str(next((name for name in shown if name), identity)))
+        # There is one per token that is not remembered, and a generator would take four times as long.
+        shown: object = identity
+        for key in _NAMES:
+            if key in actor and (name := actor[key]):
+                shown = name
+                break
+        self._begin(identity=identity, display_name=str(shown))
 
     def __repr__(self) -> str:
         return f"TokenUser(identity={self.identity!r})"
@@ -194,11 +203,13 @@ class Authenticated:
         self._actor = dict(actor)
         # None: no value could be changed. Bytes: all of it. Empty bytes: something in it has to be copied by hand.
         self._packed: bytes | None = None
-        if any(isinstance(value, _CONTAINERS) for value in actor.values()):
-            self._packed = _pack(self._actor)
-            if self._packed:
-                # A thousand lists in each of a hundred tokens would cost the garbage collector a tenth of a second.
-                self._actor = {}
+        for value in self._actor.values():
+            if isinstance(value, _CONTAINERS):
+                self._packed = _pack(self._actor)
+                if self._packed:
+                    # A thousand lists in each of a hundred tokens would cost the garbage collector a tenth of a second.
+                    self._actor = {}
+                break
         self.restrictions: Restrictions | None = restrictions
         self.user: TokenUser = TokenUser(actor)
         self.auth: TokenAuth = TokenAuth(

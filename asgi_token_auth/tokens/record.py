@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from asgi_token_auth.errors import InvalidInput, TokenNotFound
 from asgi_token_auth.restrictions import Restrictions
@@ -115,8 +115,7 @@ class IssuedToken:
     token: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredToken:
+class StoredToken(NamedTuple):
     """The part of a row that decides whether a token is accepted; equal rows decide alike."""
 
     id: int
@@ -149,6 +148,8 @@ class StoredToken:
         Raises:
             ValueError: the column holds anything but JSON ``null`` or restrictions.
         """
+        if self.permissions == "null":
+            return None
         if not isinstance(self.permissions, str):
             raise ValueError("permissions is not JSON text")
         wire = json.loads(self.permissions)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from typing import Any
+from typing import Any, Final
 
 from asgi_token_auth.errors import ConfigurationError
-from asgi_token_auth.signing import MANAGED_PREFIX, SigningSecrets, TokenSigner, read_payload
+from asgi_token_auth.signing import MANAGED_PREFIX, SigningSecrets, TokenSigner, plain_payload, read_payload
 from asgi_token_auth.storage.values import MAX_ID
+
+# An id and a nonce of ours as they are signed: JSON of which every byte could be spelled in this way only.
+_PLAIN: Final = re.compile(rb'\[([1-9][0-9]{0,18}),"([A-Za-z0-9_-]+)"\]')
 
 
 def check_prefix(prefix: str) -> str:
@@ -48,6 +51,8 @@ class ManagedTokenText:
             return None
         body = token[len(self.prefix) :]
         signer, data = self._signer, self._signer.verify(body)
+        if data is not None and (plain := _read_plain(data)) is not None:
+            return plain
         if data is None and self._legacy is not None:
             signer, data = self._legacy, self._legacy.verify(body)
         if data is None:
@@ -60,6 +65,15 @@ class ManagedTokenText:
         if not _is_id_and_nonce(value, legacy=signer is self._legacy) or signer.payload(value) != data:
             return None
         return (value, "") if signer is self._legacy else (value[0], value[1])
+
+
+def _read_plain(data: bytes) -> tuple[int, str] | None:
+    """What nearly every token holds, in a tenth of the time; ``None``: it has to be looked at more closely."""
+    raw = plain_payload(data)
+    if raw is None or (found := _PLAIN.fullmatch(raw)) is None:
+        return None
+    token_id = int(found[1])
+    return (token_id, found[2].decode()) if token_id <= MAX_ID else None
 
 
 def _is_id_and_nonce(value: Any, *, legacy: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import os
@@ -392,6 +393,25 @@ async def test_a_token_is_read_from_the_database_once_while_nothing_changes(stor
     for _ in range(10):
         assert isinstance(await check(source, issued.token), dict)
     assert asked == [issued.record.id] * 2
+
+
+async def test_a_token_that_is_not_remembered_costs_one_signature(
+    store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = [await store.issue("ann") for _ in range(5)]
+    checked: list[bytes] = []
+    digest = hmac.digest
+
+    def counted(key: bytes, message: bytes, name: str) -> bytes:
+        checked.append(message)
+        return digest(key, message, name)
+
+    monkeypatch.setattr(hmac, "digest", counted)
+    source = ManagedTokens(store)
+    for token in issued:
+        for _ in range(2):
+            assert isinstance(await check(source, token.token), dict)
+    assert len(checked) == len(issued)
 
 
 async def test_the_memory_is_bounded_and_what_falls_out_is_read_again(

@@ -1,6 +1,7 @@
 """The text of managed tokens: an id and a nonce, and nothing else is read as one."""
 
 import hashlib
+import json
 import zlib
 from typing import Any
 
@@ -103,6 +104,27 @@ def test_only_the_canonical_payload_is_a_token(spell: Any, legacy: bool, packed:
     assert text_of().read(signed(canonical)) == (None if packed else good)
     if (other := spell(canonical)) != canonical:
         assert text_of().read(signed(other)) is None
+
+
+@pytest.mark.parametrize(
+    "value", [[1, "a" * 22], [1, "abc" * 8], [1_111_111_111_111_111_111, "nonce"], [9, "ab" * 40], [9, "n" * 300]]
+)
+def test_what_signing_compresses_is_read_in_that_spelling_only(value: list[Any]) -> None:
+    compressed = ours(value)
+    assert compressed.startswith("dsatok_.")
+    assert text_of().read(compressed) == tuple(value)
+    plain = base64_encode(json.dumps(value, separators=(",", ":")).encode())
+    signer = Signer(SECRET, salt="asgi-token-auth:dsatok_", digest_method=hashlib.sha256)
+    assert text_of().read("dsatok_" + signer.sign(plain).decode()) is None
+
+
+@given(
+    st.integers(min_value=1, max_value=MAX_ID) | st.integers(min_value=1, max_value=10**6),
+    st.text(st.sampled_from("ab01-_"), min_size=1, max_size=90) | st.text(st.characters(codec="ascii"), min_size=1),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_signed_is_read(token_id: int, nonce: str) -> None:
+    assert text_of().read(ours([token_id, nonce])) == (token_id, nonce)
 
 
 def test_a_nonce_under_the_predecessors_salt_is_not_read() -> None:
