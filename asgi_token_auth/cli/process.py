@@ -55,7 +55,7 @@ class Interrupted(click.ClickException):
 class CommandGroup(click.Group):
     """A group whose commands may raise the package's exceptions: each becomes its sentence and exit code 1."""
 
-    command_class = Command
+    command_class: type[click.Command] | None = Command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, and nothing that was given is repeated."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from asgi_token_auth.authentication import Authenticated, Credential, Outcome, Reason, Recheck, Rejected
-from asgi_token_auth.databases.protocol import Found
+from asgi_token_auth.databases.protocol import Found, Lookup
 from asgi_token_auth.errors import ConfigurationError
 from asgi_token_auth.storage.outages import OutageLog
 from asgi_token_auth.tokens.record import StoredToken
@@ -87,8 +88,8 @@ class ManagedTokens:
             raise ConfigurationError('store: give a TokenStore, for example TokenStore(SQLite("tokens.db")).')
         self.store = store
         self.prefixes: tuple[str, ...] = (store.text.prefix,)
-        self.lookup = store.lookup()
-        self.clock = store.clock
+        self.lookup: Lookup = store.lookup()
+        self.clock: Callable[[], float] = store.clock
         self._damaged = OutageLog(logger, "a token is refused because its row is damaged")
         # Two generations instead of an order of use: a hit in the young one writes nothing.
         self._young: dict[str, _ManagedOutcome] = {}

@@ -56,16 +56,16 @@ class Reader:
 
     def __init__(self, file: File, identity: tuple[int, int, int], *, use_wal_index: bool) -> None:
         self._file = file
-        self.identity = identity
-        self.connection = file.connect_here()
-        self.cursor = self.connection.cursor()
+        self.identity: tuple[int, int, int] = identity
+        self.connection: sqlite3.Connection = file.connect_here()
+        self.cursor: sqlite3.Cursor = self.connection.cursor()
         #: When :meth:`check` is due.
-        self.check_at = 0.0
+        self.check_at: float = 0.0
         #: The version: another one after every commit of another connection.
-        self.counted = next(_versions)
+        self.counted: int = next(_versions)
         #: What shows a commit without asking SQLite, and how it was when it was counted last.
         self.header: wal_index.Header | None = None
-        self.seen = b""
+        self.seen: bytes = b""
         self._asked = -1
         self._companions = NONE
         self._compared = b""
