@@ -56,7 +56,7 @@ def test_every_python_example_runs(number: int, tmp_path: Path) -> None:
     environment = {
         "BOT_TOKEN": "a-token-from-the-environment",
         "DATASETTE_SECRET": "a-secret-from-the-environment",
-        "ENCRYPTION_KEY": generate_key(),
+        "ASGI_TOKEN_AUTH_ENCRYPTION_KEY": generate_key(),
     }
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", BLOCKS[number]],
@@ -99,7 +99,7 @@ def test_the_from_config_example_greets_strangers_and_the_bot(tmp_path: Path, mo
 
 def test_the_secrets_example_finds_a_secret_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ENCRYPTION_KEY", generate_key())
+    monkeypatch.setenv("ASGI_TOKEN_AUTH_ENCRYPTION_KEY", generate_key())
     names: dict[str, Any] = {}
     exec(compile(next(block for block in BLOCKS if "key_is_set" in block), "README.md", "exec"), names)
     with TestClient(names["app"]) as client:

@@ -122,9 +122,13 @@ def _commit(path: Path, rate: int, running: Any) -> None:
     connection.execute("pragma synchronous = off")
     connection.execute("create table if not exists unrelated (id integer primary key, value)")
     connection.execute("insert or ignore into unrelated values (1, 0)")
-    while running.wait():
+    parent = multiprocessing.parent_process()
+    # Whoever started this may be killed, and would not end it then.
+    while parent is not None and parent.is_alive():
+        if not running.wait(1):
+            continue
         due = time.perf_counter()
-        while running.is_set():
+        while running.is_set() and parent.is_alive():
             connection.execute("update unrelated set value = value + 1 where id = 1")
             due += 1 / rate
             time.sleep(max(0.0, due - time.perf_counter()))
