@@ -307,8 +307,9 @@ class TokenChanges:
         orphan = (
             f"select child.id, child.parent_id from {self.table} child "
             f"where child.actor_id = (select actor_id from {self.table} where id = :{parameter}) "
-            f"and child.parent_id is not null and {OPEN_UNTIL} > :now and not exists ("
-            f"select 1 from {self.table} above where above.id = child.parent_id and {OPEN_UNTIL} > :now)"
+            # Looked up for each that is open, and not joined: PostgreSQL 15 would go through all that have ended.
+            f"and child.parent_id is not null and {OPEN_UNTIL} > :now and coalesce(("
+            f"select {OPEN_UNTIL} from {self.table} above where above.id = child.parent_id), 0) <= :now"
         )
         return (
             f"with recursive orphan(id, above_id) as ({orphan} union "

@@ -54,7 +54,9 @@ def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         # Statuses of 400 and more are reported there too, and meant.
-        page.on("console", lambda told: wrong.append(told.text) if "Failed to load" not in told.text else None)
+        # The second comes where Back restores a page with the field that was in use.
+        harmless = ("Failed to load", "Autofocus processing was blocked")
+        page.on("console", lambda told: None if told.text.startswith(harmless) else wrong.append(told.text))
         return page
 
     yield make

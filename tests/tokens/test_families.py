@@ -18,7 +18,7 @@ from tests.support.tokens import issue, listed, only
 
 pytestmark = pytest.mark.anyio
 
-DEAD = 50_000
+DEAD = 10_000
 #: Ways for a token to have ended, as assignments.
 ENDS = {
     "expired": "expires_after_seconds = 1",
