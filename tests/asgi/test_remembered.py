@@ -362,6 +362,8 @@ class Around:
         self.ask = inner.authenticate
         self.inner = inner
         self.admits = True
+        # From Python 3.12 on, what __getattr__ finds makes nothing a source.
+        self.name, self.prefixes, self.exact = inner.name, inner.prefixes, inner.exact
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
