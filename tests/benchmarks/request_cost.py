@@ -65,7 +65,7 @@ BARS: Final = {
     SIGNED: (True, False),
     SELECT_HERE: (False, True),
     SELECT: (False, True),
-    SQL: (True, True),
+    SQL: (True, False),
 }
 
 
@@ -131,7 +131,7 @@ async def refused_cases(folder: Path) -> list[Case]:
 
 
 async def querying_cases(stack: AsyncExitStack, folder: Path, size: Size) -> list[Case]:
-    """Those that make a query for each request."""
+    """Custom SQL, and what makes a query for each request."""
     serializer = URLSafeSerializer(SECRET, salt="benchmark")
     connection = await stack.enter_async_context(aiosqlite.connect(folder / "other.db"))
     await connection.executescript(
